@@ -1,0 +1,19 @@
+"""What a round shows in the Prefect UI: its tables and curves, no pixels."""
+
+from __future__ import annotations
+
+from prefect.artifacts import create_markdown_artifact
+
+from tasks.history import read_history
+from tasks.ledger import report_key
+from tasks.report import render_report, round_markdown
+from tasks.workspace import Workspace
+
+
+def publish_round(ws: Workspace, number: int) -> None:
+    """Render the report without images, put it in the ledger, and show its tables as an artifact."""
+    page = render_report(ws.root, ws.hub_home / "report.html", images=False)
+    ws.store.put(report_key(number), page.read_bytes(), content_type="text/html")
+    create_markdown_artifact(
+        round_markdown(read_history(ws.rounds)), key=f"round-{number:04d}", description=f"Round {number}"
+    )

@@ -1,0 +1,174 @@
+"""The command line: ``cardiofed demo | stage | data | down``. Errors end in three lines and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from model.errors import CardiofedError
+from tasks.ledger import checked_name
+from tasks.settings import Params, load_params
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data_app = typer.Typer(no_args_is_help=True, help="The synthetic cohort in data/.")
+stage_app = typer.Typer(no_args_is_help=True, help="One stage of the pipeline; `dvc repro` calls these.")
+app.add_typer(data_app, name="data")
+app.add_typer(stage_app, name="stage")
+console = Console()
+
+Root = Annotated[Path, typer.Option(help="Folder of the run.")]
+Set = Annotated[list[str], typer.Option("--set", help="Override a setting, e.g. federation.rounds=10.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; the synthetic cohort when left out.")
+]
+Layout = Annotated[str, typer.Option(help="How the data set is laid out: acdc.")]
+Sites = Annotated[str, typer.Option(help="How sites are formed: folder, group, or csv:FILE:COLUMN.")]
+Public = Annotated[Path | None, typer.Option(help="Pretrain on this public cohort instead of phantoms.")]
+Port = Annotated[int | None, typer.Option(help="A free one is taken when left out.")]
+
+
+@app.callback()
+def _main(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    """Federated LoRA adapters for cardiac MRI segmentation."""
+
+
+@app.command()
+def demo(
+    run: Annotated[str, typer.Option(help="Name of the run; the same name continues it.")] = "demo",
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    data: Data = None,
+    layout: Layout = "acdc",
+    sites: Sites = "folder",
+    public: Public = None,
+    overrides: Set = [],  # noqa: B006 - typer copies it
+    keep: Annotated[bool, typer.Option(help="Leave the Prefect UI and the store running.")] = False,
+    s3_port: Port = None,
+    prefect_port: Port = None,
+) -> None:
+    """Run a whole federation on this machine, from the data to the report."""
+    from flows import stages
+    from flows.compute import one_thread_each
+    from flows.demo import run_demo, show_result
+
+    one_thread_each()
+    started = time.monotonic()
+    source = stages.Source(data or synthetic(), layout, sites)
+    pretraining = None if public is None else stages.Source(public, layout, "group")
+    root = runs / checked_name(run, "run")
+    addresses = run_demo(root, load(overrides), source, pretraining, keep, s3_port, prefect_port)
+    show_result(root, time.monotonic() - started)
+    if keep:
+        console.print(f"Prefect UI  {addresses.ui_url}\nStore       {addresses.store_url}", soft_wrap=True)
+        console.print(f"End both with: cardiofed down --run {run}", soft_wrap=True)
+
+
+@app.command()
+def down(
+    run: Annotated[str, typer.Option(help="Name of the run.")] = "demo",
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+) -> None:
+    """End the servers that `cardiofed demo --keep` left running; nothing else."""
+    from infra.process import stop_all
+
+    ended = stop_all(runs / checked_name(run, "run"))
+    console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+@data_app.command("make")
+def data_make() -> None:
+    """Write the synthetic cohort to data/, unless it is there."""
+    synthetic()
+
+
+@data_app.command("verify")
+def data_verify() -> None:
+    """Say whether data/ is, byte for byte, what data.dvc pins; makes it first when it is missing."""
+    from tasks.verify import verify_data
+
+    console.print(verify_data(synthetic(), Path("data.dvc")), soft_wrap=True)
+
+
+@stage_app.command("cohort")
+def stage_cohort(
+    root: Root,
+    data: Data = None,
+    layout: Layout = "acdc",
+    sites: Sites = "folder",
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Import, form sites, split, cache slices."""
+    from flows import stages
+
+    stages.cohort(root, load(overrides), stages.Source(data or Path("data"), layout, sites))
+
+
+@stage_app.command("pretrain")
+def stage_pretrain(root: Root, public: Public = None, layout: Layout = "acdc", overrides: Set = []) -> None:  # noqa: B006
+    """Train the shared base."""
+    from flows import stages
+
+    stages.pretrain(root, load(overrides), None if public is None else stages.Source(public, layout, "group"))
+
+
+@stage_app.command("federate")
+def stage_federate(root: Root, overrides: Set = []) -> None:  # noqa: B006
+    """Run the rounds against the run's own store and Prefect server."""
+    from flows import stages
+    from flows.servers import servers
+
+    stages.enter(root, load(overrides), replace=True)
+    with servers(root):
+        stages.federate(root)
+
+
+@stage_app.command("evaluate")
+def stage_evaluate(root: Root) -> None:
+    """Train the comparisons, and evaluate every model on the test cases."""
+    from flows import stages
+    from flows.servers import servers
+
+    with servers(root):
+        stages.evaluate(root)
+
+
+@stage_app.command("report")
+def stage_report(root: Root) -> None:
+    """Write the page, the metrics and the plot tables."""
+    from flows import stages
+
+    console.print(f"report: {stages.report(root)}", soft_wrap=True)
+
+
+def load(overrides: list[str]) -> Params:
+    """The settings of the project's folder with overrides laid over."""
+    return load_params(Path("params.yaml"), tuple(overrides))
+
+
+def synthetic() -> Path:
+    """The synthetic cohort in data/, made when it is missing."""
+    from tasks.cohort import write_cohort
+
+    folder = Path("data")
+    if not folder.exists():
+        with console.status("writing the synthetic cohort to data/"):
+            write_cohort(folder)
+        console.print("wrote the synthetic cohort to data/")
+    return folder
+
+
+def main() -> None:
+    """Entry point: every error of ours ends in three lines and its exit code."""
+    try:
+        app()
+    except CardiofedError as error:
+        if "--debug" in sys.argv:
+            raise
+        Console(stderr=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(error.exit_code)

@@ -1,0 +1,72 @@
+"""One federated round: the whole protocol on one screen. Hub and sites meet only in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from prefect import Task, flow
+from prefect.client.schemas.objects import State
+from prefect.futures import wait
+from prefect.states import Completed
+
+from flows import phases
+from flows.artifacts import publish_round
+from flows.runs import all_cores
+from model.errors import RoundError
+from tasks.close import close_failed
+from tasks.records import Close
+from tasks.workspace import Workspace, open_workspace
+
+
+@flow(
+    name="federated-round",
+    flow_run_name="round {number}",
+    task_runner=all_cores(),
+    validate_parameters=False,
+)
+def federated_round(root: str, number: int) -> State[Any]:
+    """Run or continue one round; phases that the ledger already holds are not repeated.
+
+    Args:
+        root: folder of the run.
+        number: of the round, from 1.
+    """
+    ws = open_workspace(root)
+    plan = phases.open_(ws, number)
+    sites = [member.site for member in plan.members]
+
+    each(phases.train, ws, number, sites)
+    candidates = phases.admit(ws, number)
+    out = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}
+    present = [site for site in sites if site not in out]
+    if plan.params.merge.mode != "average":
+        each(phases.rate, ws, number, present)
+    try:
+        phases.merge(ws, number)
+    except RoundError as error:
+        close_failed(ws, number, error)
+        raise
+    each(phases.judge, ws, number, present)
+    close = phases.close(ws, number)
+
+    each(phases.adapt, ws, number, present)
+    phases.version(ws, number)
+    publish_round(ws, number)
+    return coloured(close)
+
+
+def each(phase: Task[..., Any], ws: Workspace, number: int, sites: Iterable[str]) -> None:
+    """Run a phase at every site; a site that fails shows in the UI and is found missing in the ledger."""
+    wait([phase.submit(ws, number, site) for site in sites])
+
+
+def coloured(close: Close) -> State[Any]:
+    """The flow's final state: a round without everybody never looks like a plain success."""
+    if close.outcome == "rejected":
+        return Completed(name="Rejected", message=close.reason)
+    if close.degraded:
+        return Completed(name="Degraded", message=f"without {', '.join(close.missing)}; {close.reason}")
+    if close.outcome == "stepped_back":
+        return Completed(name="Stepped back", message=close.reason)
+    return Completed(message=close.reason)

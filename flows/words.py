@@ -1,0 +1,71 @@
+"""The result of every phase in one line, for the log and the progress bar: numbers and names of sites only."""
+
+from __future__ import annotations
+
+from tasks.records import (
+    Candidates,
+    Close,
+    Evaluation,
+    FederationRecord,
+    MergeRecord,
+    Plan,
+    Ratings,
+    Update,
+    Verdict,
+)
+from tasks.version import Versioned
+
+
+def founded(federation: FederationRecord) -> str:
+    """How many sites take part."""
+    return f"federation of {len(federation.members)} sites"
+
+
+def opened(plan: Plan) -> str:
+    """Where the round starts from."""
+    start = "the base" if plan.global_round is None else f"the adapter of round {plan.global_round}"
+    return f"round {plan.round}: {len(plan.members)} sites start from {start}"
+
+
+def trained(update: Update) -> str:
+    """Rank, bytes and loss."""
+    return f"{update.site}: rank {update.rank}, {update.adapter_bytes / 1000:.0f} kB, loss {update.curve[-1]:.3f}"
+
+
+def admitted(record: Candidates) -> str:
+    """Who is in, and who is not and why."""
+    absent = f"; missing: {', '.join(record.missing)}" if record.missing else ""
+    refused = "".join(f"; {q.site} quarantined: {q.reason}" for q in record.quarantined)
+    return f"{len(record.candidates)} updates admitted{absent}{refused}"
+
+
+def rated(ratings: Ratings) -> str:
+    """How many candidates a site rated."""
+    return f"{ratings.site}: rated {len(ratings.scores)} candidates"
+
+
+def merged(record: MergeRecord) -> str:
+    """Every site's share of the step."""
+    return "merged: " + ", ".join(f"{r.site} {r.share:.0%}" for r in record.receipts)
+
+
+def judged(verdict: Verdict) -> str:
+    """What the merged step is worth to one site."""
+    gain = verdict.gains["1.0"].gain
+    worth = "of unknown worth" if gain is None else f"worth {gain:+.3f} Dice"
+    return f"{verdict.site}: the merged step is {worth}"
+
+
+def closed(close: Close) -> str:
+    """How the round ended."""
+    return f"round {close.round}: {close.reason}"
+
+
+def adapted(evaluation: Evaluation) -> str:
+    """How long a site adapted."""
+    return f"{evaluation.site}: adapted in {evaluation.steps} steps"
+
+
+def kept(versioned: Versioned) -> str:
+    """The round's tag and size."""
+    return f"{versioned.tag}: {versioned.files} files, {versioned.bytes / 1000:.0f} kB"

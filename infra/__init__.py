@@ -1,0 +1,1 @@
+"""The servers a federation needs, run as child processes on one machine."""

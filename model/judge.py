@@ -1,0 +1,25 @@
+"""The safety net after the merge: the sites score the merged step, whole, halved and quartered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+
+FRACTIONS = (1.0, 0.5, 0.25)
+
+
+def accepted_fraction(gains: Mapping[float, Mapping[str, float]], tolerance: float) -> float:
+    """The largest fraction of the step that does not cost the median site more than ``tolerance`` Dice.
+
+    Args:
+        gains: fraction → site → Dice gained over the model before the round, on the site's validation slices.
+        tolerance: Dice.
+
+    Returns:
+        1, ½ or ¼; 0 when even a quarter harms, or when nobody judged: an unseen step is not published.
+    """
+    for fraction in FRACTIONS:
+        votes = gains.get(fraction, {})
+        if votes and median(votes.values()) >= -tolerance:
+            return fraction
+    return 0.0

@@ -1,0 +1,103 @@
+"""The merge: one step from many updates, and the global adapter as the running sum of steps.
+
+``Δ_t = Σ_c w_c v_c B_c A_c / D`` where v_c is the volume weight and D is ``Σ v_c`` (the paper) or ``Σ w_c v_c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Literal
+
+from model.errors import RoundError
+from model.factors import Adapter, Factors, adapter_norm, sum_adapters, truncate_adapter
+
+Form = Literal["paper", "renormalised"]
+Volume = Literal["linear", "sqrt", "uniform"]
+
+
+def volume_weights(slices: Mapping[str, int], volume: Volume) -> dict[str, float]:
+    """v_c = n_c, √n_c or 1, by number of training slices."""
+    power = {"linear": 1.0, "sqrt": 0.5, "uniform": 0.0}[volume]
+    return {site: float(n**power) for site, n in slices.items()}
+
+
+def merge_shares(weights: Mapping[str, float], volumes: Mapping[str, float], form: Form) -> dict[str, float]:
+    """Coefficient of every update in the step.
+
+    Args:
+        weights: w_c from rating, in [0, 1].
+        volumes: v_c, positive, same sites.
+        form: ``paper`` divides by ``Σ v_c``, so a penalty also shortens the step; ``renormalised`` divides by
+            ``Σ w_c v_c``, so the shares add up to 1.
+
+    Raises:
+        RoundError: no updates, or every weight is zero.
+
+    Source: Rate-My-LoRA, merge equation as quoted in its summary; ``renormalised`` is ours.
+    """
+    denominator = sum(v * (weights[c] if form == "renormalised" else 1.0) for c, v in volumes.items())
+    if not denominator > 0:
+        raise RoundError("no update has any weight", mend="see the ratings; the round cannot be merged")
+    return {c: weights[c] * v / denominator for c, v in volumes.items()}
+
+
+def clip_factors(norms: Mapping[str, float], clip: float) -> dict[str, float]:
+    """Shrinking factor per update so that none is longer than ``clip`` × the median norm; 1 for those within."""
+    limit = clip * median(norms.values())
+    return {c: 1.0 if n <= limit or n == 0 else limit / n for c, n in norms.items()}
+
+
+def merge_step(updates: Mapping[str, Adapter], coefficients: Mapping[str, float]) -> dict[str, Factors]:
+    """``Σ_c k_c Δ_c`` as stacked factors, exact to rounding; the order of the sites does not matter.
+
+    Args:
+        updates: site → adapter.
+        coefficients: site → share × clipping.
+
+    Returns:
+        float64 factors, recompressed to the true rank at most (no energy is cut).
+    """
+    stacked = sum_adapters((coefficients[c], updates[c]) for c in sorted(updates))
+    full = max((f.rank for f in stacked.values()), default=1)
+    return truncate_adapter(stacked, full)[0]
+
+
+def advance(
+    published: Adapter, carry: Adapter, step: Adapter, fraction: float, rank: int
+) -> tuple[dict[str, Factors], float]:
+    """The next global adapter: ``published + carry + fraction · step``, recompressed to a rank budget.
+
+    Args:
+        published: what the sites hold now; empty before the first round.
+        carry: what earlier recompression and quantisation cut; empty at first.
+        step: the merged update.
+        fraction: 1, ½ or ¼.
+        rank: budget per layer.
+
+    Returns:
+        Balanced factors and the fraction of the squared norm that was cut.
+    """
+    return truncate_adapter(sum_adapters([(1.0, published), (1.0, carry), (fraction, step)]), rank)
+
+
+def left_over(
+    published: Adapter, carry: Adapter, step: Adapter, fraction: float, next_published: Adapter, rank: int
+) -> dict[str, Factors]:
+    """What the exact sum holds and the published adapter does not: the carry of the next round.
+
+    Args:
+        published: before the round.
+        carry: before the round.
+        step: the merged update.
+        fraction: the accepted fraction.
+        next_published: what is published after the round, as the sites will decode it.
+        rank: budget per layer of the carry.
+    """
+    exact = [(1.0, published), (1.0, carry), (fraction, step), (-1.0, next_published)]
+    return truncate_adapter(sum_adapters(exact), rank)[0]
+
+
+def update_norms(updates: Mapping[str, Adapter]) -> dict[str, float]:
+    """Frobenius norm of every update."""
+    return {site: adapter_norm(update) for site, update in updates.items()}

@@ -1,0 +1,73 @@
+"""Scores on cached slices: what raters and judges measure, paired slice by slice."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.labels import N_CLASSES
+
+
+def segment(net: nn.Module, images: Tensor, batch: int = 16) -> Tensor:
+    """Class probabilities ``(N, N_CLASSES, Y, X)`` of slices ``(N, 1, Y, X)``, without gradients."""
+    net.eval()
+    with torch.inference_mode():
+        return torch.cat([net(part).softmax(1) for part in torch.split(images, batch)])
+
+
+def slice_dice(predicted: Tensor, true: Tensor) -> Tensor:
+    """Mean foreground Dice of every slice.
+
+    Args:
+        predicted: labels ``(N, Y, X)``.
+        true: labels ``(N, Y, X)``.
+
+    Returns:
+        ``(N,)`` float64: mean over the structures that stand in either mask; NaN for a slice with none.
+    """
+    rows = []
+    for label in range(1, N_CLASSES):
+        p, t = (predicted == label).flatten(1), (true == label).flatten(1)
+        size = (p.sum(1) + t.sum(1)).double()
+        rows.append(2 * (p & t).sum(1) / size)  # 0 / 0 is NaN: undefined, not 0
+    return torch.stack(rows).nanmean(0)
+
+
+def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float, int]:
+    """Mean difference of paired slice scores and its standard error.
+
+    Args:
+        before: ``(N,)`` Dice per slice, NaN where undefined.
+        after: ``(N,)``, same slices.
+
+    Returns:
+        Mean gain, standard error (NaN below two slices) and the number of slices defined on either side; a slice
+        that is undefined on one side only counts as 1 there, since the empty answer was right.
+    """
+    defined = ~(before.isnan() & after.isnan())
+    gain = after.nan_to_num(1.0)[defined] - before.nan_to_num(1.0)[defined]
+    n = int(gain.numel())
+    if n == 0:
+        return math.nan, math.nan, 0
+    return float(gain.mean()), float(gain.std() / math.sqrt(n)) if n > 1 else math.nan, n
+
+
+def choose_slices(phase: Tensor, patient: Tensor, z: Tensor, count: int) -> Tensor:
+    """A fixed set of slices, spread over patients, phases and levels.
+
+    Args:
+        phase: ``(N,)`` integer code of ED or ES.
+        patient: ``(N,)`` integer code.
+        z: ``(N,)`` slice index within its volume.
+        count: wanted slices.
+
+    Returns:
+        Sorted indices ``(min(count, N),)``: the slices are ordered by patient, phase and level, and every
+        ``N / count``-th is taken, so that each volume gives its share from base to apex.
+    """
+    n = phase.numel()
+    order = sorted(range(n), key=lambda i: (int(patient[i]), int(phase[i]), int(z[i])))
+    k = min(count, n)
+    return torch.tensor(sorted(order[(2 * i + 1) * n // (2 * k)] for i in range(k)), dtype=torch.long)

@@ -1,0 +1,100 @@
+"""Adapt the closed global model to one site's scanner, and report what that did in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from torch import Tensor
+
+from model.batches import steps_per_epoch
+from model.factors import fold
+from model.lora import read_adapter
+from model.package import pack_adapter, unpack_adapter
+from model.scoring import segment
+from model.seeds import derive_seed
+from tasks.checkpoint import run_training
+from tasks.evaluate import evaluate_site
+from tasks.events import log_event
+from tasks.files import write_atomic
+from tasks.ledger import close_key, evaluation_key, find_record, get_record, plan_key, put_record
+from tasks.records import Architecture, Close, Evaluation, Plan, Summary
+from tasks.slices import load_slices
+from tasks.train import lora_spec, train_lora
+from tasks.weights import closed_weights, load_net
+from tasks.workspace import Workspace
+
+
+def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
+    """One epoch on the site's own training cases; the personal adapter stays in the site's folder.
+
+    Raises:
+        ObjectMissingError: the round is not closed yet.
+    """
+    home = ws.site_home(site)
+    plan = get_record(ws.store, plan_key(number), Plan)
+    close = get_record(ws.store, close_key(number), Close)
+    personal = home / "personal" / f"{number:04d}.safetensors"
+    found = find_record(ws.store, evaluation_key(site, number), Evaluation)
+    if found and found.adapter_sha256 == close.adapter_sha256 and personal.exists():
+        log_event(home, "adapt", number, "reused")
+        return found
+    start = closed_weights(ws.store, plan.base, close.adapter_round, close.adapter_sha256, home)
+    data, steps = _adapt(ws, plan, site, start, f"adapt/{number}/{close.adapter_sha256}")
+    write_atomic(personal, data)
+    architecture = plan.base.architecture
+    before = evaluate_site(predictor(architecture, start), ws.data_home(site), "validation", surfaces=False)
+    adapted = fold(start, unpack_adapter(data))
+    after = evaluate_site(predictor(architecture, adapted), ws.data_home(site), "validation", surfaces=False)
+    evaluation = Evaluation(
+        round=number,
+        site=site,
+        adapter_sha256=close.adapter_sha256,
+        steps=steps,
+        before=structure_summaries(before),
+        after=structure_summaries(after),
+    )
+    put_record(ws.store, evaluation_key(site, number), evaluation)
+    (home / "adapting.safetensors").unlink(missing_ok=True)
+    log_event(home, "adapt", number, "done", steps=steps)
+    return evaluation
+
+
+def predictor(architecture: Architecture, weights: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function from slices ``(N, 1, Y, X)`` to class probabilities ``(N, C, Y, X)``."""
+    net = load_net(architecture, weights)
+    return lambda images: segment(net, images)
+
+
+def structure_summaries(cases: pd.DataFrame) -> dict[str, Summary]:
+    """Dice per structure over a site's cases; undefined ones are counted, not dropped in silence."""
+    return {
+        str(structure): Summary(
+            mean=_or_none(dice.mean()),
+            sd=_or_none(dice.std()),
+            n=int(dice.count()),
+            undefined=int(dice.isna().sum()),
+        )
+        for structure, dice in cases.groupby("structure")["dice"]
+    }
+
+
+def _adapt(
+    ws: Workspace, plan: Plan, site: str, start: dict[str, Tensor], identity: str
+) -> tuple[bytes, int]:
+    home = ws.site_home(site)
+    slices = load_slices(ws.data_home(site), "train")
+    params = plan.params
+    spec = lora_spec(params, plan.member(site).rank)
+    steps = params.adapt.epochs * steps_per_epoch(len(slices.images), params.training.batch)
+    net = load_net(plan.base.architecture, start)
+    training = train_lora(
+        net, slices, spec, params, steps, derive_seed(params.seed, site, plan.round, "adapt")
+    )
+    run_training(training, home / "adapting.safetensors", identity)
+    adapter, _ = read_adapter(net, start, spec)
+    return pack_adapter(adapter, params.package.dtype), steps
+
+
+def _or_none(value: float) -> float | None:
+    return None if pd.isna(value) else round(float(value), 6)

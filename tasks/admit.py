@@ -1,0 +1,144 @@
+"""Admit the updates that arrived in time and fit the plan; name the others and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from model.errors import CardiofedError, PackageError, PassportError
+from model.network import build_net
+from model.package import check_fit, unpack_adapter
+from tasks.events import log_event
+from tasks.ledger import (
+    adapter_key,
+    candidate_key,
+    candidates_key,
+    find_record,
+    get_record,
+    plan_key,
+    put_record,
+    update_key,
+)
+from tasks.records import Candidate, Candidates, Plan, Refusal, Update
+from tasks.workspace import Workspace
+
+
+def admit_updates(ws: Workspace, number: int) -> Candidates:
+    """Check every invited site's update and republish the good ones under blind names.
+
+    A faulty update is quarantined with its reason and never stops the round for the others; a late or absent
+    one is missing. The result is written once.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    plan = get_record(ws.store, plan_key(number), Plan)
+    plan_sha256 = str(ws.store.sha256_of(plan_key(number)))
+    found = find_record(ws.store, candidates_key(number), Candidates)
+    if found and not _improved(ws, plan, found):
+        log_event(ws.hub_home, "admit", number, "reused")
+        return found
+    payloads: dict[str, bytes] = {}
+    quarantined: list[Refusal] = []
+    missing: list[str] = []
+    for member in plan.members:
+        try:
+            data = _admissible(ws, plan, plan_sha256, member.site)
+        except PackageError as e:
+            quarantined.append(Refusal(site=member.site, reason=e.what))
+            continue
+        if data is None:
+            missing.append(member.site)
+        else:
+            payloads[member.site] = data
+    candidates = _republish(ws, number, plan_sha256, payloads)
+    record = Candidates(
+        round=number,
+        plan_sha256=plan_sha256,
+        candidates=candidates,
+        quarantined=tuple(quarantined),
+        missing=tuple(missing),
+    )
+    put_record(ws.store, candidates_key(number), record)
+    log_event(ws.hub_home, "admit", number, "done", admitted=len(candidates), quarantined=len(quarantined))
+    return record
+
+
+def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
+    """Site → the name its update is rated under.
+
+    The name is a hash of plan and payload, so only who knows both a site and its bytes can link them, and the
+    hub can recompute the map from the ledger at any time. Equal payloads are told apart by a count.
+    """
+    ids: dict[str, str] = {}
+    for site, sha256 in sorted(sha256_by_site.items()):
+        twins = sum(other == sha256 for known, other in sha256_by_site.items() if known < site)
+        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins}".encode()).hexdigest()[:16]
+    return ids
+
+
+def _improved(ws: Workspace, plan: Plan, found: Candidates) -> bool:
+    """Whether a round that stood below its quorum has more updates now."""
+    if len(found.candidates) >= plan.params.federation.quorum:
+        return False
+    absent = (*found.missing, *(q.site for q in found.quarantined))
+    return any(ws.store.exists(update_key(site, plan.round)) for site in absent)
+
+
+def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes | None:
+    """The site's payload after every check; None when nothing has arrived."""
+    update = find_record(ws.store, update_key(site, plan.round), Update)
+    if update is None:
+        return None
+    try:
+        check_passport(update, plan, plan_sha256, site)
+        data = ws.store.get(
+            adapter_key(site, plan.round), update.adapter_sha256, plan.params.package.max_bytes
+        )
+    except PackageError:
+        raise
+    except CardiofedError as e:
+        raise PackageError(f"payload cannot be read: {e.what}", e.where, e.mend) from e
+    shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
+    check_fit(unpack_adapter(data), shapes, plan.params.lora.rank_max)
+    return data
+
+
+def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> None:
+    """Refuse an update that answers another plan.
+
+    Raises:
+        PassportError: names every field that differs, with both values.
+    """
+    member = plan.member(site)
+    expected = {
+        "round": plan.round,
+        "site": site,
+        "plan_sha256": plan_sha256,
+        "base_sha256": plan.base.sha256,
+        "global_sha256": plan.global_sha256,
+        "architecture": plan.base.architecture,
+        "labels": plan.base.labels,
+        "spacing_mm": plan.base.spacing_mm,
+        "rank": member.rank,
+    }
+    faults = [
+        f"{name} is {getattr(update, name)}, the round has {value}"
+        for name, value in expected.items()
+        if getattr(update, name) != value
+    ]
+    if faults:
+        raise PassportError(
+            "; ".join(faults), update_key(site, plan.round), "train again on this round's plan"
+        )
+
+
+def _republish(
+    ws: Workspace, number: int, plan_sha256: str, payloads: Mapping[str, bytes]
+) -> tuple[Candidate, ...]:
+    hashes = {site: hashlib.sha256(data).hexdigest() for site, data in payloads.items()}
+    admitted = []
+    for site, blind in blind_ids(plan_sha256, hashes).items():
+        ws.store.put(candidate_key(blind, number), payloads[site])
+        admitted.append(Candidate(id=blind, sha256=hashes[site], n_bytes=len(payloads[site])))
+    return tuple(sorted(admitted, key=lambda c: c.id))

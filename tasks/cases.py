@@ -1,0 +1,208 @@
+"""A site's cases: the records that name them, the table that lists them, the volumes its rows point to."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from model.errors import GeometryError, UnreadableError
+from model.geometry import Crop, Orientation, orientation_of
+
+CASES_FILE, CARD_FILE = "cases.csv", "card.json"
+SPACING_MM = (0.2, 50.0)
+"""What a voxel of a cine stack can measure; outside it the unit is wrong."""
+BROKEN_FILE = (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError)
+EXPORT_AGAIN = "export the series again from the original images"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One cardiac phase: the image file and its mask file."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient as an importer found them; ``folder_id`` never leaves the site."""
+
+    folder_id: str
+    group: str
+    vendor: str
+    centre: str
+    ed: Frame
+    es: Frame
+
+    @property
+    def frames(self) -> dict[str, Frame]:
+        """Both phases by name."""
+        return {"ED": self.ed, "ES": self.es}
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds all of this patient's files."""
+        return self.ed.image.parent
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A NIfTI file as ``(Z, Y, X)``, and what leads back to the file's own axes.
+
+    Attributes:
+        values: ``(Z, Y, X)`` native voxels; float32 for images, the file's dtype for masks.
+        spacing_mm: (z, y, x).
+        orientation: between the file's axes and native ones.
+        affine: ``(4, 4)`` of the file.
+    """
+
+    values: NDArray[Any]
+    spacing_mm: tuple[float, float, float]
+    orientation: Orientation
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One row of ``cases.csv``: one patient, one phase."""
+
+    patient: str
+    phase: str
+    group: str
+    split: str
+    image: str
+    mask: str
+    spacing_z_mm: float
+    spacing_y_mm: float
+    spacing_x_mm: float
+    centre_y_px: float
+    centre_x_px: float
+    crop_px: int
+    crop_spacing_mm: float
+    vendor: str
+    centre: str
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(z, y, x)."""
+        return self.spacing_z_mm, self.spacing_y_mm, self.spacing_x_mm
+
+    def crop(self, native_shape: Sequence[int]) -> Crop:
+        """The map to the network's grid for slices of ``(Y, X)`` = the last two of ``native_shape``."""
+        y, x = native_shape[-2:]
+        centre_px, spacing_mm = (self.centre_y_px, self.centre_x_px), self.spacing_mm[1:]
+        return Crop(self.crop_px, self.crop_spacing_mm, centre_px, (y, x), spacing_mm)
+
+
+class SiteCard(BaseModel):
+    """What a site tells about its data: counts and ranges, no names of files or patients."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    site: str
+    patients: dict[str, int]
+    slices: dict[str, int]
+    groups: dict[str, int]
+    spacing_min_mm: tuple[float, float, float]
+    spacing_max_mm: tuple[float, float, float]
+    crop_px: int
+    crop_spacing_mm: float
+    dataset_md5: str
+
+
+def read_volume(path: Path, mask: bool = False) -> Volume:
+    """Read a 3-D NIfTI file into native axes.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+        mask: keep the stored dtype instead of float32.
+
+    Raises:
+        UnreadableError: the file is missing, truncated, or not NIfTI.
+        GeometryError: not 3-D, or spacing missing, implausible or at odds with the affine.
+    """
+    try:
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise ImageFileError(f"{type(image).__name__} instead of NIfTI")
+        affine = _checked_affine(image, path)
+        stored = (
+            np.asanyarray(image.dataobj) if mask else image.get_fdata(dtype=np.float32, caching="unchanged")
+        )
+    except BROKEN_FILE as e:
+        raise UnreadableError(f"cannot be read: {' '.join(str(e).split())}", str(path), EXPORT_AGAIN) from e
+    orientation = orientation_of(affine)
+    z, y, x = (float(np.linalg.norm(affine[:3, axis])) for axis in orientation.axes)
+    return Volume(orientation.to_native(stored), (z, y, x), orientation, affine)
+
+
+def _checked_affine(image: Any, path: Path) -> NDArray[np.float64]:
+    if len(image.shape) != 3:
+        raise GeometryError(
+            f"has shape {image.shape}, not 3-D", str(path), "write one file per cardiac phase"
+        )
+    spacing_mm = _stored_spacing_mm(image, path)
+    low, high = SPACING_MM
+    if not all(low <= step <= high for step in spacing_mm):
+        raise GeometryError(
+            f"has spacing {spacing_mm} mm, outside {low}…{high} mm",
+            str(path),
+            "write the true spacing to pixdim",
+        )
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.allclose(np.linalg.norm(affine[:3, :3], axis=0), spacing_mm, rtol=0.01):
+        said = np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist()
+        raise GeometryError(
+            f"has spacing {spacing_mm} mm in pixdim and {said} mm in the affine", str(path), EXPORT_AGAIN
+        )
+    return affine
+
+
+def _stored_spacing_mm(image: Any, path: Path) -> tuple[float, ...]:
+    """The pixdim in the file's bytes: nibabel's own header has zeros already replaced by ones."""
+    with ImageOpener(str(path)) as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    return tuple(round(float(step), 6) for step in header["pixdim"][1:4])
+
+
+def write_cases(path: Path, rows: Iterable[CaseRow]) -> None:
+    """Write the case table."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [field.name for field in fields(CaseRow)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(asdict(row) for row in rows)
+
+
+def read_cases(site_home: Path, split: str | None = None) -> tuple[CaseRow, ...]:
+    """Read a prepared site's case table.
+
+    Args:
+        site_home: the site's folder below ``home``.
+        split: only this side's rows; all without it.
+
+    Raises:
+        UnreadableError: the site was not prepared, or the table is damaged.
+    """
+    path = site_home / CASES_FILE
+    casts = {"float": float, "int": int, "str": str}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                CaseRow(**{field.name: casts[str(field.type)](line[field.name]) for field in fields(CaseRow)})
+                for line in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError, TypeError) as e:
+        raise UnreadableError(f"no usable case table: {e}", str(path), "prepare the site's data again") from e
+    return tuple(row for row in rows if split in (None, row.split))

@@ -1,0 +1,179 @@
+"""Close a round: accept the merged step, step back, or reject it; publish the adapter that is now in force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import median
+
+from model.errors import CardiofedError
+from model.factors import Adapter
+from model.judge import FRACTIONS, accepted_fraction
+from model.merge import advance, left_over
+from model.package import pack_adapter, unpack_adapter
+from tasks.events import log_event
+from tasks.files import sha256_bytes
+from tasks.ledger import (
+    candidates_key,
+    carry_key,
+    close_key,
+    find_record,
+    get_record,
+    global_adapter_key,
+    merge_key,
+    merged_key,
+    plan_key,
+    put_record,
+    verdict_key,
+)
+from tasks.records import Candidates, Close, MergeRecord, Outcome, Plan, Verdict
+from tasks.weights import closed_adapter
+from tasks.workspace import Workspace
+
+
+def close_round(ws: Workspace, number: int) -> Close:
+    """The round's terminal record; written once for these verdicts.
+
+    Raises:
+        ObjectMissingError: the round is not merged yet.
+    """
+    plan = get_record(ws.store, plan_key(number), Plan)
+    merge = get_record(ws.store, merge_key(number), MergeRecord)
+    merge_sha256 = str(ws.store.sha256_of(merge_key(number)))
+    found = find_record(ws.store, close_key(number), Close)
+    if found and found.outcome != "failed":
+        log_event(ws.hub_home, "close", number, "reused")
+        return found
+    verdicts = _verdicts(ws, plan, merge)
+    gains = _gains(verdicts)
+    fraction = accepted_fraction(gains, plan.params.judge.tolerance)
+    force = _publish(ws, plan, merge, fraction) if fraction > 0 else _unchanged(plan)
+    missing = _missing(ws, plan, merge, verdicts)
+    close = Close(
+        round=number,
+        plan_sha256=str(ws.store.sha256_of(plan_key(number))),
+        outcome=_outcome(fraction),
+        fraction=fraction,
+        degraded=bool(missing),
+        participants=tuple(r.site for r in merge.receipts),
+        missing=missing,
+        judges=tuple(sorted(verdicts)),
+        gains={str(f): round(median(votes.values()), 6) for f, votes in gains.items() if votes},
+        merge_sha256=merge_sha256,
+        verdicts_sha256={site: str(ws.store.sha256_of(verdict_key(site, number))) for site in verdicts},
+        adapter_round=force.round,
+        adapter_sha256=force.sha256,
+        adapter_bytes=force.n_bytes,
+        cut_energy=force.cut_energy,
+        reason=_reason(gains, fraction, plan.params.judge.tolerance),
+        closed=datetime.now(UTC),
+    )
+    put_record(ws.store, close_key(number), close)
+    log_event(ws.hub_home, "close", number, "done", fraction=fraction, adapter_bytes=force.n_bytes)
+    return close
+
+
+def close_failed(ws: Workspace, number: int, error: CardiofedError) -> Close:
+    """The terminal record of a round that could not be merged; the model stays as it was.
+
+    A later run of the same round may still close it properly.
+    """
+    plan = get_record(ws.store, plan_key(number), Plan)
+    candidates = find_record(ws.store, candidates_key(number), Candidates)
+    out = {*candidates.missing, *(q.site for q in candidates.quarantined)} if candidates else set()
+    sites = [m.site for m in plan.members]
+    close = Close(
+        round=number,
+        plan_sha256=str(ws.store.sha256_of(plan_key(number))),
+        outcome="failed",
+        fraction=0.0,
+        degraded=True,
+        participants=tuple(s for s in sites if s not in out) if candidates else (),
+        missing=tuple(sorted(out)) if candidates else tuple(sites),
+        judges=(),
+        gains={},
+        merge_sha256=None,
+        verdicts_sha256={},
+        adapter_round=plan.global_round,
+        adapter_sha256=plan.global_sha256,
+        adapter_bytes=0,
+        cut_energy=0.0,
+        reason=error.what,
+        closed=datetime.now(UTC),
+    )
+    put_record(ws.store, close_key(number), close)
+    log_event(ws.hub_home, "close", number, "done", fraction=0.0)
+    return close
+
+
+@dataclass(frozen=True)
+class _InForce:
+    """The global adapter after the round."""
+
+    round: int | None
+    sha256: str | None
+    n_bytes: int
+    cut_energy: float
+
+
+def _unchanged(plan: Plan) -> _InForce:
+    return _InForce(plan.global_round, plan.global_sha256, 0, 0.0)
+
+
+def _publish(ws: Workspace, plan: Plan, merge: MergeRecord, fraction: float) -> _InForce:
+    """Fold the step into the running sum and write the new adapter and what it leaves over."""
+    hub, number, rank = ws.hub_home, plan.round, plan.params.merge.rank_max
+    published = closed_adapter(ws.store, plan.global_round, plan.global_sha256, hub)
+    carry = _carry(ws, plan.global_round)
+    step = unpack_adapter(ws.store.get(merged_key(number), merge.merged_sha256))
+    wanted, cut = advance(published, carry, step, fraction, rank)
+    data = pack_adapter(wanted, plan.params.package.dtype)
+    rest = left_over(published, carry, step, fraction, unpack_adapter(data), rank)
+    ws.store.put(carry_key(number), pack_adapter(rest, "fp32"))
+    ws.store.put(global_adapter_key(number), data)
+    return _InForce(number, sha256_bytes(data), len(data), round(cut, 8))
+
+
+def _carry(ws: Workspace, adapter_round: int | None) -> Adapter:
+    return {} if adapter_round is None else unpack_adapter(ws.store.get(carry_key(adapter_round)))
+
+
+def _verdicts(ws: Workspace, plan: Plan, merge: MergeRecord) -> dict[str, Verdict]:
+    """Verdicts on exactly this merge, by judge."""
+    found = {m.site: find_record(ws.store, verdict_key(m.site, plan.round), Verdict) for m in plan.members}
+    return {s: v for s, v in found.items() if v and v.merged_sha256 == merge.merged_sha256 and v.site == s}
+
+
+def _gains(verdicts: dict[str, Verdict]) -> dict[float, dict[str, float]]:
+    """Fraction → judge → gain."""
+    table: dict[float, dict[str, float]] = {f: {} for f in FRACTIONS}
+    for site, verdict in verdicts.items():
+        for fraction, votes in table.items():
+            score = verdict.gains.get(str(fraction))
+            if score is not None and score.gain is not None:
+                votes[site] = score.gain
+    return table
+
+
+def _missing(ws: Workspace, plan: Plan, merge: MergeRecord, verdicts: dict[str, Verdict]) -> tuple[str, ...]:
+    """Sites that were invited and did not take part from training to judging."""
+    took_part = {r.site for r in merge.receipts} & set(verdicts)
+    return tuple(sorted({m.site for m in plan.members} - took_part))
+
+
+def _outcome(fraction: float) -> Outcome:
+    if fraction == 1.0:
+        return "accepted"
+    return "stepped_back" if fraction > 0 else "rejected"
+
+
+def _reason(gains: dict[float, dict[str, float]], fraction: float, tolerance: float) -> str:
+    votes = gains[fraction if fraction > 0 else FRACTIONS[-1]]
+    if not votes:
+        return "no site judged the merged step, so it is not published"
+    verb = {1.0: "accepted whole", 0.0: "rejected"}.get(fraction, f"accepted at {fraction:.0%}")
+    share = "a quarter of the step" if fraction == 0 else f"{fraction:.0%} of the step"
+    return (
+        f"{verb}: with {share} the median of {len(votes)} sites gains {median(votes.values()):+.4f} Dice "
+        f"(tolerated loss {tolerance:.3f})"
+    )

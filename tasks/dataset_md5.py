@@ -1,0 +1,26 @@
+"""The fingerprint DVC gives a folder, without adding it to DVC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dvc_data.hashfile.hash import file_md5
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
+
+
+def dataset_md5(files: Iterable[Path], root: Path) -> str:
+    """The md5 ``dvc add`` would write for a folder with these files, such as ``3f9c….dir``.
+
+    Args:
+        files: files below ``root``, in any order, each counted once.
+        root: the folder their names are relative to.
+
+    Source: DVC's own tree of file md5s and relative names.
+    """
+    tree = Tree()
+    for path in sorted(set(files)):
+        tree.add(path.relative_to(root).parts, None, HashInfo("md5", file_md5(str(path))))
+    tree.digest()
+    return str(tree.hash_info.value)

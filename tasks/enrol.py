@@ -1,0 +1,82 @@
+"""Found the federation: every site tells the hub what its card says, the hub writes down who takes part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from model.errors import RoundError, UnreadableError
+from model.lora import rank_for_volume
+from tasks.cases import CARD_FILE, SiteCard
+from tasks.ledger import FEDERATION, base_key, card_key, find_record, put_record
+from tasks.records import Base, FederationRecord, Member
+from tasks.settings import Params
+from tasks.workspace import Workspace
+
+
+def read_card(data_home: Path) -> SiteCard:
+    """A prepared site's card.
+
+    Raises:
+        UnreadableError: the site was not prepared, or the card is damaged.
+    """
+    path = data_home / CARD_FILE
+    try:
+        return SiteCard.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as e:
+        raise UnreadableError(f"no usable site card: {e}", str(path), "prepare the site's data again") from e
+
+
+def prepared_sites(cohort: Path) -> tuple[str, ...]:
+    """Names of the sites whose data is prepared, sorted."""
+    return tuple(sorted(path.parent.name for path in cohort.glob(f"*/{CARD_FILE}")))
+
+
+def found_federation(ws: Workspace, base: Base) -> FederationRecord:
+    """Publish base, cards and the federation record; a second call with the same sites changes nothing.
+
+    Args:
+        ws: the run.
+        base: record of the pretrained base, whose file lies in ``ws.base_home``.
+
+    Raises:
+        RoundError: the store holds a federation with another base.
+    """
+    record, store = local_federation(ws, base), ws.store
+    store.ensure_bucket()
+    found = find_record(store, FEDERATION, FederationRecord)
+    if found is not None and found.base != base:
+        raise RoundError(
+            f"the federation stands on base {found.base.sha256[:12]}…, this run has {base.sha256[:12]}…",
+            FEDERATION,
+            "use another bucket or run name for another base",
+        )
+    if not store.exists(base_key(base.sha256)):
+        store.put(base_key(base.sha256), (ws.base_home / f"{base.sha256}.safetensors").read_bytes())
+    for site in prepared_sites(ws.cohort):
+        put_record(store, card_key(site), read_card(ws.data_home(site)))
+    if found != record:
+        put_record(store, FEDERATION, record)
+    return record
+
+
+def local_federation(ws: Workspace, base: Base) -> FederationRecord:
+    """The federation of all sites prepared on this machine."""
+    cards = [read_card(ws.data_home(site)) for site in prepared_sites(ws.cohort)]
+    return FederationRecord(base=base, members=members_of(cards, ws.params))
+
+
+def members_of(cards: list[SiteCard], params: Params) -> tuple[Member, ...]:
+    """Invitations with a rank by data volume (:func:`model.lora.rank_for_volume`)."""
+    largest = max(card.slices["train"] for card in cards)
+    lora = params.lora
+    return tuple(
+        Member(
+            site=card.site,
+            train_slices=card.slices["train"],
+            dataset_md5=card.dataset_md5,
+            rank=rank_for_volume(card.slices["train"], largest, lora.rank_min, lora.rank_max, lora.rank_rule),
+        )
+        for card in cards
+    )

@@ -1,0 +1,36 @@
+"""One line of JSON per fact, in the folder of whoever did it: what was done, and what was found done already."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+Action = Literal["done", "reused"]
+
+
+def log_event(home: Path, phase: str, round_number: int | None, action: Action, **numbers: float) -> None:
+    """Append one event to ``home/events.jsonl``.
+
+    Args:
+        home: the site's folder, or the run's for the hub.
+        phase: such as ``train``.
+        round_number: None outside rounds.
+        action: ``reused`` when the ledger already held the result.
+        **numbers: durations in seconds, sizes in bytes and the like; never a name of a file or patient.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "phase": phase, "action": action}
+    tree = line | ({} if round_number is None else {"round": round_number}) | numbers
+    with (home / "events.jsonl").open("a") as file:
+        file.write(json.dumps(tree) + "\n")
+
+
+def count_events(home: Path, phase: str, action: Action = "done") -> int:
+    """How often a phase was truly executed in a folder."""
+    path = home / "events.jsonl"
+    if not path.exists():
+        return 0
+    events = (json.loads(line) for line in path.read_text().splitlines())
+    return sum(event["phase"] == phase and event["action"] == action for event in events)

@@ -1,0 +1,43 @@
+"""Score the merged step on one site's validation slices: whole, halved and quartered."""
+
+from __future__ import annotations
+
+from model.factors import fold
+from model.judge import FRACTIONS
+from model.package import unpack_adapter
+from tasks.events import log_event
+from tasks.ledger import find_record, get_record, merge_key, merged_key, plan_key, put_record, verdict_key
+from tasks.rate import ScorePanel, as_score, mean_or_none
+from tasks.records import MergeRecord, Plan, Verdict
+from tasks.weights import fetch, round_weights
+from tasks.workspace import Workspace
+
+
+def judge_merged(ws: Workspace, number: int, site: str) -> Verdict:
+    """One site's paired gains of the merged step over the model before the round.
+
+    Raises:
+        ObjectMissingError: the round is not merged yet.
+        IntegrityError: the merged bytes are not the announced ones.
+    """
+    home = ws.site_home(site)
+    plan = get_record(ws.store, plan_key(number), Plan)
+    merge = get_record(ws.store, merge_key(number), MergeRecord)
+    found = find_record(ws.store, verdict_key(site, number), Verdict)
+    if found and found.merged_sha256 == merge.merged_sha256:
+        log_event(home, "judge", number, "reused")
+        return found
+    step = unpack_adapter(fetch(ws.store, merged_key(number), merge.merged_sha256, home))
+    start = round_weights(ws.store, plan, home)
+    panel = ScorePanel(ws, plan, site)
+    before = panel.dice(start)
+    verdict = Verdict(
+        round=number,
+        site=site,
+        merged_sha256=merge.merged_sha256,
+        baseline_dice=mean_or_none(before),
+        gains={str(f): as_score(before, panel.dice(fold(start, step, f))) for f in FRACTIONS},
+    )
+    put_record(ws.store, verdict_key(site, number), verdict)
+    log_event(home, "judge", number, "done")
+    return verdict

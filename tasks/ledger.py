@@ -1,0 +1,231 @@
+"""The ledger: the one place for every object key, and records that go in and out as checked JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model.errors import ConfigError, ObjectMissingError, PackageError
+from tasks.files import json_bytes
+from tasks.store import Store
+
+RECORD_BYTES = 8_000_000
+"""No JSON record of the protocol comes near this; a larger one is refused before it is downloaded."""
+
+FEDERATION = "global/federation.json"
+SITE_FILES = ("adapter.safetensors", "update.json", "ratings.json", "verdict.json", "evaluation.json")
+"""Everything a site publishes in a round."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Record(BaseModel):
+    """Base of the ledger's records: frozen, and an unknown field is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def checked_name(name: str, kind: str = "site") -> str:
+    """``name`` itself, when it can stand in a key: 1 to 40 of a-z, 0-9 and -, not starting with -.
+
+    Raises:
+        ConfigError: anything else, so that a name never becomes a path.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{kind} name {name[:60]!r} cannot be used in a key",
+            f"{kind} name",
+            "use 1 to 40 of a-z, 0-9 and '-', starting with a letter or digit",
+        )
+    return name
+
+
+def round_prefix(number: int) -> str:
+    """``global/rounds/0007/``: what the hub wrote in a round.
+
+    Raises:
+        ConfigError: the number is not 0 to 9999.
+    """
+    return f"global/rounds/{_digits(number)}/"
+
+
+def site_prefix(site: str) -> str:
+    """``sites/st-anna/``: all a site may write."""
+    return f"sites/{checked_name(site)}/"
+
+
+def site_round_prefix(site: str, number: int) -> str:
+    """``sites/st-anna/rounds/0007/``: what a site wrote in a round."""
+    return f"{site_prefix(site)}rounds/{_digits(number)}/"
+
+
+def federation_key() -> str:
+    """The federation's own record."""
+    return FEDERATION
+
+
+def base_key(sha256: str) -> str:
+    """The frozen base network, named by its content.
+
+    Raises:
+        ConfigError: not 64 hexadecimal digits.
+    """
+    if not _SHA256.fullmatch(sha256):
+        raise ConfigError(f"{sha256[:80]!r} is no sha256", "base", "give its 64 hexadecimal digits")
+    return f"global/base/{sha256}.safetensors"
+
+
+def card_key(site: str) -> str:
+    """What a site says about itself: scanner, number of patients, no images."""
+    return f"{site_prefix(site)}card.json"
+
+
+def plan_key(number: int) -> str:
+    """Opens a round: who is invited, until when, from which adapter."""
+    return f"{round_prefix(number)}plan.json"
+
+
+def adapter_key(site: str, number: int) -> str:
+    """The adapter a site trained in a round."""
+    return f"{site_round_prefix(site, number)}adapter.safetensors"
+
+
+def update_key(site: str, number: int) -> str:
+    """The record that announces a site's adapter."""
+    return f"{site_round_prefix(site, number)}update.json"
+
+
+def candidate_key(blind_id: str, number: int) -> str:
+    """An admitted adapter under the name the raters know it by."""
+    return f"{round_prefix(number)}candidates/{checked_name(blind_id, 'candidate')}.safetensors"
+
+
+def candidates_key(number: int) -> str:
+    """Which adapters were admitted, and what was quarantined and why."""
+    return f"{round_prefix(number)}candidates.json"
+
+
+def ratings_key(site: str, number: int) -> str:
+    """A site's scores of the others' candidates."""
+    return f"{site_round_prefix(site, number)}ratings.json"
+
+
+def merged_key(number: int) -> str:
+    """The merged adapter, before the sites judged it."""
+    return f"{round_prefix(number)}merged.safetensors"
+
+
+def merge_key(number: int) -> str:
+    """How the merge was weighted, with a receipt per site."""
+    return f"{round_prefix(number)}merge.json"
+
+
+def verdict_key(site: str, number: int) -> str:
+    """A site's scores of the merged adapter."""
+    return f"{site_round_prefix(site, number)}verdict.json"
+
+
+def global_adapter_key(number: int) -> str:
+    """The global adapter a round closed with."""
+    return f"{round_prefix(number)}adapter.safetensors"
+
+
+def carry_key(number: int) -> str:
+    """What the global adapter of a round could not hold, added in the next one."""
+    return f"{round_prefix(number)}carry.safetensors"
+
+
+def close_key(number: int) -> str:
+    """How a round ended."""
+    return f"{round_prefix(number)}close.json"
+
+
+def evaluation_key(site: str, number: int) -> str:
+    """A site's test metrics of the closed round: numbers only."""
+    return f"{site_round_prefix(site, number)}evaluation.json"
+
+
+def report_key(number: int) -> str:
+    """The round's report for people."""
+    return f"{round_prefix(number)}report.html"
+
+
+def put_record(store: Store, key: str, record: BaseModel) -> str:
+    """Write a record as canonical JSON.
+
+    Returns:
+        The sha256 of its bytes; equal records have equal hashes.
+
+    Raises:
+        PackageError: a number is NaN or infinite; use None for "undefined".
+        StoreError: the store did not take it.
+    """
+    try:
+        data = json_bytes(record.model_dump(mode="json"))
+    except ValueError as error:
+        what = f"{type(record).__name__} holds a number JSON does not have (NaN or infinity)"
+        raise PackageError(what, key, "leave an undefined value out or write it as null") from error
+    return store.put(key, data, content_type="application/json")
+
+
+def get_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BYTES) -> T:
+    """Read a record and check every field of it.
+
+    Args:
+        store: the ledger's store.
+        key: where it stands.
+        kind: what it must be.
+        max_bytes: a larger object is refused before it is downloaded.
+
+    Raises:
+        ObjectMissingError: there is none.
+        PackageError: too large, not JSON, or fields missing, unknown or of the wrong type; all are named.
+        StoreError: the store did not give it, or not the bytes that were announced.
+    """
+    return _parsed(store.get(key, max_bytes=max_bytes), key, kind)
+
+
+def find_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BYTES) -> T | None:
+    """As ``get_record``, but None when there is none yet."""
+    try:
+        return get_record(store, key, kind, max_bytes)
+    except ObjectMissingError:
+        return None
+
+
+def _digits(number: int) -> str:
+    if not 0 <= number <= 9999:
+        raise ConfigError(f"round {number} does not exist", "round number", "rounds go from 0 to 9999")
+    return f"{number:04d}"
+
+
+def _parsed(data: bytes, key: str, kind: type[T]) -> T:
+    mend = "whoever wrote it runs another version of the software; write the record again"
+    try:
+        json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or '(all)'}: {fault['msg']}" for fault in error.errors()
+        ]
+        raise PackageError(f"no valid {kind.__name__}: {'; '.join(faults)}", key, mend) from error
+    except (ValueError, RecursionError) as error:
+        raise PackageError(f"no JSON for a {kind.__name__}: {error}", key, mend) from error
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        raise ValueError("a field stands there twice")
+    return tree

@@ -1,0 +1,206 @@
+"""Merge the admitted updates into one step, with a receipt for every site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.errors import RoundError
+from model.factors import Adapter, Factors, adapter_norm, sum_adapters
+from model.merge import clip_factors, merge_shares, merge_step, update_norms, volume_weights
+from model.package import pack_adapter, unpack_adapter
+from model.rating import RatedWeight, rated_weights
+from tasks.admit import blind_ids
+from tasks.events import log_event
+from tasks.files import sha256_bytes
+from tasks.ledger import (
+    candidate_key,
+    candidates_key,
+    find_record,
+    get_record,
+    merge_key,
+    merged_key,
+    plan_key,
+    put_record,
+    ratings_key,
+    update_key,
+)
+from tasks.records import Candidate, Candidates, MergeRecord, Plan, Ratings, Receipt, Update
+from tasks.workspace import Workspace
+
+
+def merge_updates(ws: Workspace, number: int) -> MergeRecord:
+    """The round's step; found in the ledger when the same candidates and ratings were merged before.
+
+    Raises:
+        RoundError: fewer updates than the quorum.
+        IntegrityError: a candidate's bytes changed since admission.
+    """
+    plan = get_record(ws.store, plan_key(number), Plan)
+    candidates = get_record(ws.store, candidates_key(number), Candidates)
+    asked = str(ws.store.sha256_of(candidates_key(number)))
+    _require_quorum(plan, candidates)
+    ratings = _ratings(ws, plan, asked)
+    hashes = {site: str(ws.store.sha256_of(ratings_key(site, number))) for site in ratings}
+    found = find_record(ws.store, merge_key(number), MergeRecord)
+    if found and (found.candidates_sha256, found.ratings_sha256) == (asked, hashes):
+        log_event(ws.hub_home, "merge", number, "reused")
+        return found
+    admitted = _admitted(ws, plan, candidates)
+    merged = _merge(plan, admitted, ratings)
+    data = pack_adapter(merged.step, plan.params.package.dtype)
+    ws.store.put(merged_key(number), data)
+    record = MergeRecord(
+        round=number,
+        candidates_sha256=asked,
+        ratings_sha256=hashes,
+        mode=plan.params.merge.mode,
+        receipts=merged.receipts,
+        shadow_distance=merged.shadow_distance,
+        step_norm=round(adapter_norm(merged.step), 6),
+        merged_sha256=sha256_bytes(data),
+        merged_bytes=len(data),
+    )
+    put_record(ws.store, merge_key(number), record)
+    log_event(ws.hub_home, "merge", number, "done", updates=len(admitted), merged_bytes=len(data))
+    return record
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    """One candidate with its site again."""
+
+    update: Update
+    candidate: Candidate
+    adapter: Adapter
+
+
+@dataclass(frozen=True)
+class _Merged:
+    step: dict[str, Factors]
+    receipts: tuple[Receipt, ...]
+    shadow_distance: float | None
+
+
+def _require_quorum(plan: Plan, candidates: Candidates) -> None:
+    n, quorum = len(candidates.candidates), plan.params.federation.quorum
+    if n < quorum:
+        absent = [*candidates.missing, *(f"{q.site} ({q.reason})" for q in candidates.quarantined)]
+        raise RoundError(
+            f"{n} updates were admitted, the quorum is {quorum}; without: {', '.join(absent)}",
+            f"round {plan.round}",
+            "retry the failed sites, then run the round again: what is done is kept",
+        )
+
+
+def _ratings(ws: Workspace, plan: Plan, asked: str) -> dict[str, Ratings]:
+    """Ratings that answer exactly these candidates, by rater."""
+    if plan.params.merge.mode == "average":
+        return {}
+    found = {m.site: find_record(ws.store, ratings_key(m.site, plan.round), Ratings) for m in plan.members}
+    return {site: r for site, r in found.items() if r and r.candidates_sha256 == asked and r.site == site}
+
+
+def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _Admitted]:
+    """Site → its update, the blind names resolved from the ledger."""
+    passports = {m.site: find_record(ws.store, update_key(m.site, plan.round), Update) for m in plan.members}
+    out = {c.site for c in candidates.quarantined} | set(candidates.missing)
+    present = {site: u for site, u in passports.items() if u and site not in out}
+    by_id = {c.id: c for c in candidates.candidates}
+    ids = blind_ids(candidates.plan_sha256, {site: u.adapter_sha256 for site, u in present.items()})
+    if set(ids.values()) != set(by_id):
+        raise RoundError(
+            "updates changed after they were admitted",
+            candidates_key(plan.round),
+            "find out who wrote to the sites' prefixes; the round must be run again under a new number",
+        )
+    return {
+        site: _Admitted(
+            update=present[site],
+            candidate=by_id[blind],
+            adapter=unpack_adapter(ws.store.get(candidate_key(blind, plan.round), by_id[blind].sha256)),
+        )
+        for site, blind in ids.items()
+    }
+
+
+def _merge(plan: Plan, admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> _Merged:
+    settings = plan.params.merge
+    gains = _gains(admitted, ratings)
+    rated = rated_weights(gains, plan.params.rating.strictness, plan.params.rating.margin)
+    updates = {site: a.adapter for site, a in admitted.items()}
+    volumes = volume_weights({site: a.update.train_slices for site, a in admitted.items()}, settings.volume)
+    norms = update_norms(updates)
+    clips = clip_factors(norms, settings.clip)
+    plain = dict.fromkeys(updates, 1.0)
+    by_rating = {site: r.weight for site, r in rated.items()}
+    used = by_rating if settings.mode == "rated" else plain
+    shares = merge_shares(used, volumes, settings.form)
+    step = merge_step(updates, {site: shares[site] * clips[site] for site in updates})
+    receipts = tuple(
+        _receipt(admitted[site], gains[site], rated[site], used[site], shares[site], norms[site], clips[site])
+        for site in sorted(updates)
+    )
+    if settings.mode != "shadow":
+        return _Merged(step, receipts, None)
+    other = merge_shares(by_rating, volumes, settings.form)
+    shadow = merge_step(updates, {site: other[site] * clips[site] for site in updates})
+    return _Merged(step, receipts, _distance(shadow, step))
+
+
+def _gains(admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> dict[str, dict[str, float]]:
+    """Candidate site → rater site → gain."""
+    table: dict[str, dict[str, float]] = {}
+    for site, a in admitted.items():
+        scores = {rater: r.scores.get(a.candidate.id) for rater, r in ratings.items() if rater != site}
+        table[site] = {rater: s.gain for rater, s in scores.items() if s is not None and s.gain is not None}
+    return table
+
+
+def _distance(shadow: Adapter, step: Adapter) -> float:
+    size = adapter_norm(step)
+    return round(adapter_norm(sum_adapters([(1.0, shadow), (-1.0, step)])) / size, 6) if size > 0 else 0.0
+
+
+def _receipt(
+    admitted: _Admitted,
+    gains: dict[str, float],
+    rated: RatedWeight,
+    used: float,
+    share: float,
+    norm: float,
+    clip: float,
+) -> Receipt:
+    return Receipt(
+        site=admitted.update.site,
+        train_slices=admitted.update.train_slices,
+        rank=admitted.update.rank,
+        gains=gains,
+        gain=rated.gain,
+        reference=rated.reference,
+        penalty=rated.penalty,
+        rated_weight=round(rated.weight, 6),
+        used_weight=round(used, 6),
+        share=round(share, 6),
+        norm=round(norm, 6),
+        clipped_to=round(clip, 6),
+        adapter_bytes=admitted.candidate.n_bytes,
+        reason=explain(rated, len(gains), used, clip),
+    )
+
+
+def explain(rated: RatedWeight, raters: int, used: float, clip: float) -> str:
+    """Why an update counted as it did, for an engineer to read."""
+    if rated.gain is None:
+        said = "Not rated by anyone, so nothing speaks against it."
+    elif rated.penalty == 0:
+        said = f"{raters} sites rated it; the median gain of {rated.gain:+.3f} Dice costs nothing."
+    else:
+        said = (
+            f"{raters} sites rated it; the median gain of {rated.gain:+.3f} Dice is {rated.penalty:.3f} below what "
+            f"the margin forgives, so its weight is {rated.weight:.2f}."
+        )
+        if used == 1.0:
+            said += " The merge mode does not apply it."
+    if clip < 1:
+        said += f" The update was longer than the others and was shortened to {clip:.0%}."
+    return said

@@ -1,0 +1,72 @@
+"""Every trained model of a run on one machine, by name and owner, ready to be evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from safetensors.torch import load
+from torch import Tensor
+
+from model.errors import RoundError
+from model.factors import fold
+from model.package import unpack_adapter
+from tasks.compare import base_state, full_weights, train_alone
+from tasks.records import Close, FederationRecord
+from tasks.workspace import Workspace
+
+MODELS = ("zero-shot", "global", "personal", "local", "fedavg")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One set of weights.
+
+    Attributes:
+        name: one of ``MODELS``.
+        owner: the site that trained it for itself; empty for shared models.
+        weights: state dict.
+    """
+
+    name: str
+    owner: str
+    weights: dict[str, Tensor]
+
+
+def trained_models(ws: Workspace, federation: FederationRecord) -> Iterator[TrainedModel]:
+    """All models after the last round, one at a time, from what lies in the run's folder.
+
+    Raises:
+        RoundError: the last round has not closed.
+    """
+    base = base_state(ws, federation)
+    shared = _global_weights(ws, base)
+    yield TrainedModel("zero-shot", "", base)
+    yield TrainedModel("global", "", shared)
+    yield TrainedModel("fedavg", "", full_weights(ws, federation, ws.params.federation.rounds))
+    for member in federation.members:
+        personal = ws.federation / "personal" / f"{member.site}.safetensors"
+        if personal.exists():
+            yield TrainedModel("personal", member.site, fold(shared, unpack_adapter(personal.read_bytes())))
+        alone = train_alone(ws, federation, member.site)
+        yield TrainedModel("local", member.site, load(alone.read_bytes()))
+
+
+def last_close(ws: Workspace) -> Close:
+    """The terminal record of the last planned round, as mirrored.
+
+    Raises:
+        RoundError: that round has not closed.
+    """
+    path = ws.rounds / f"{ws.params.federation.rounds:04d}" / "close.json"
+    if not path.exists():
+        raise RoundError("the last round has not closed", str(path), "run the federate stage to its end")
+    return Close.model_validate_json(path.read_bytes())
+
+
+def _global_weights(ws: Workspace, base: dict[str, Tensor]) -> dict[str, Tensor]:
+    close = last_close(ws)
+    if close.adapter_round is None:
+        return base
+    path = ws.rounds / f"{close.adapter_round:04d}" / "adapter.safetensors"
+    return fold(base, unpack_adapter(path.read_bytes()))

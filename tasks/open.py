@@ -1,0 +1,53 @@
+"""Open a round: write down, once, who is invited, from which model, under which settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from model.errors import RoundError
+from tasks.events import log_event
+from tasks.ledger import FEDERATION, close_key, find_record, get_record, plan_key, put_record
+from tasks.records import Close, FederationRecord, Plan
+from tasks.workspace import Workspace
+
+
+def open_round(ws: Workspace, number: int) -> Plan:
+    """The round's plan; written on the first call, read on every later one.
+
+    Raises:
+        RoundError: the round before has not ended.
+        ObjectMissingError: there is no federation yet.
+    """
+    found = find_record(ws.store, plan_key(number), Plan)
+    if found is not None:
+        log_event(ws.hub_home, "open", number, "reused")
+        return found
+    federation = get_record(ws.store, FEDERATION, FederationRecord)
+    previous = _previous_close(ws, number)
+    opened = datetime.now(UTC)
+    plan = Plan(
+        round=number,
+        base=federation.base,
+        members=federation.members,
+        global_round=previous.adapter_round if previous else None,
+        global_sha256=previous.adapter_sha256 if previous else None,
+        opened=opened,
+        deadline=opened + timedelta(seconds=ws.params.federation.deadline_s),
+        params=ws.params,
+    )
+    put_record(ws.store, plan_key(number), plan)
+    log_event(ws.hub_home, "open", number, "done")
+    return plan
+
+
+def _previous_close(ws: Workspace, number: int) -> Close | None:
+    if number == 1:
+        return None
+    close = find_record(ws.store, close_key(number - 1), Close)
+    if close is None:
+        raise RoundError(
+            f"round {number} cannot open: round {number - 1} has not ended",
+            close_key(number - 1),
+            f"run round {number - 1} again; it continues where it stopped",
+        )
+    return close

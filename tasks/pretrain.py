@@ -1,0 +1,124 @@
+"""Train the shared base once: on randomised phantoms, so that it is free of licences, or on a public cohort."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save
+
+from model.batches import augmented_batches
+from model.errors import ObjectMissingError
+from model.labels import STRUCTURES
+from model.network import build_net
+from model.randomise import random_slices
+from model.seeds import derive_generator, derive_seed
+from model.training import Batch, Group, Training
+from tasks.checkpoint import run_training
+from tasks.code_version import code_version
+from tasks.files import sha256_bytes, write_atomic
+from tasks.records import Architecture, Base
+from tasks.settings import Params
+from tasks.slices import join_slices, load_slices
+
+_CHUNK = 50
+"""Phantom slices per unit of parallel work; part of what determines the pool."""
+
+
+def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Base:
+    """The base's record; its weights lie in ``home/<sha256>.safetensors``.
+
+    Args:
+        home: folder of the base; a base made before under the same settings is found there.
+        params: seed, network, grid and pretraining.
+        public: folder of prepared public sites to train on instead of phantoms.
+
+    Raises:
+        UnreadableError: the public cohort is not prepared.
+        DiskError: the base could not be written.
+    """
+    source = "randomised phantoms" if public is None else "a public cohort"
+    identity = sha256_bytes(
+        f"{params.seed}/{params.network}/{params.data}/{params.pretrain}/{public}/{code_version()}".encode()
+    )
+    found = read_base(home)
+    if found is not None and (home / "identity").exists() and (home / "identity").read_text() == identity:
+        return found
+    net = build_net(params.network.channels, derive_generator(params.seed, "base"))
+    images, masks = _phantom_pool(params) if public is None else _public_pool(public)
+    settings = params.pretrain
+    training = Training(
+        net,
+        [Group(net.parameters(), settings.learning_rate)],
+        augmented_batches(images, masks, settings.batch, derive_seed(params.seed, "base", "order")),
+        settings.steps,
+        params.training.weight_decay,
+        derive_generator(params.seed, "base", "training"),
+    )
+    run_training(training, home / "training.safetensors", identity)
+    base = _keep(home, save(net.state_dict()), params, source, training.curve)
+    write_atomic(home / "identity", identity.encode())
+    (home / "training.safetensors").unlink(missing_ok=True)
+    return base
+
+
+def read_base(home: Path) -> Base | None:
+    """The record of a base made before; None when there is none or its file is gone."""
+    try:
+        base = Base.model_validate_json((home / "base.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return base if (home / f"{base.sha256}.safetensors").exists() else None
+
+
+def need_base(home: Path) -> Base:
+    """The record of the base in ``home``.
+
+    Raises:
+        ObjectMissingError: it has not been trained.
+    """
+    base = read_base(home)
+    if base is None:
+        raise ObjectMissingError("there is no base", str(home), "run the pretrain stage first")
+    return base
+
+
+def _keep(home: Path, data: bytes, params: Params, source: str, curve: list[float]) -> Base:
+    base = Base(
+        sha256=sha256_bytes(data),
+        architecture=Architecture(channels=params.network.channels),
+        spacing_mm=params.data.spacing_mm,
+        labels=STRUCTURES,
+        source=source,
+        n_bytes=len(data),
+        curve=tuple(round(loss, 4) for loss in curve),
+    )
+    write_atomic(home / f"{base.sha256}.safetensors", data)
+    write_atomic(home / "base.json", base.model_dump_json(indent=2).encode())
+    return base
+
+
+def _phantom_pool(params: Params) -> Batch:
+    """Phantom slices, made in parallel; the pool depends on the seed and its size only."""
+    chunks = -(-params.pretrain.slices // _CHUNK)
+    seeds = [derive_seed(params.seed, "base", "phantoms", i) for i in range(chunks)]
+    grid = (params.data.crop, params.data.spacing_mm)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(_chunk, seeds, [grid] * chunks))
+    images = np.concatenate([image for image, _ in parts])[:, None]
+    masks = np.concatenate([mask for _, mask in parts])
+    return torch.from_numpy(images), torch.from_numpy(masks.astype(np.int64))
+
+
+def _chunk(seed: int, grid: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    return random_slices(_CHUNK, *grid, np.random.default_rng(seed))
+
+
+def _public_pool(home: Path) -> Batch:
+    """Training slices of every prepared site below ``home``."""
+    slices = join_slices([load_slices(card.parent, "train") for card in sorted(home.glob("*/card.json"))])
+    return slices.images, slices.masks

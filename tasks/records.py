@@ -1,0 +1,248 @@
+"""The records that hub and sites exchange through the ledger: numbers, names of sites, hashes; nothing else.
+
+Every record is frozen, refuses unknown fields and carries the hash of the plan that it answers.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.errors import RoundError
+from tasks.settings import Params
+
+Sha256 = str
+Outcome = Literal["accepted", "stepped_back", "rejected", "failed"]
+
+
+class Record(BaseModel):
+    """What all records share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+
+
+class Architecture(Record):
+    """The network that weights belong to."""
+
+    kind: Literal["residual-unet"] = "residual-unet"
+    channels: tuple[int, ...]
+
+
+class Base(Record):
+    """The shared frozen network."""
+
+    sha256: Sha256
+    architecture: Architecture
+    spacing_mm: float
+    labels: dict[str, int]
+    source: str = Field(description="what it was trained on, in words")
+    n_bytes: int
+    curve: tuple[float, ...] = Field(description="training loss per step")
+
+
+class Member(Record):
+    """One site of the federation."""
+
+    site: str
+    train_slices: int
+    dataset_md5: str
+    rank: int
+
+
+class FederationRecord(Record):
+    """Who takes part, on which base."""
+
+    base: Base
+    members: tuple[Member, ...]
+
+    def member(self, site: str) -> Member:
+        """One site's entry.
+
+        Raises:
+            RoundError: the site is not a member.
+        """
+        return _member(self.members, site, "federation")
+
+
+class Plan(Record):
+    """What a round is: written once, when it opens."""
+
+    round: int
+    base: Base
+    members: tuple[Member, ...]
+    global_round: int | None = Field(description="round whose closed adapter is the starting point")
+    global_sha256: Sha256 | None
+    opened: datetime
+    deadline: datetime
+    params: Params
+
+    def member(self, site: str) -> Member:
+        """The invitation of one site.
+
+        Raises:
+            RoundError: the site is not invited.
+        """
+        return _member(self.members, site, f"round {self.round}")
+
+
+def _member(members: tuple[Member, ...], site: str, where: str) -> Member:
+    for member in members:
+        if member.site == site:
+            return member
+    raise RoundError(f"'{site}' does not take part", where, "ask the hub to add it to the federation")
+
+
+class Update(Record):
+    """The passport of a site's adapter."""
+
+    round: int
+    site: str
+    plan_sha256: Sha256
+    base_sha256: Sha256
+    global_sha256: Sha256 | None
+    architecture: Architecture
+    labels: dict[str, int]
+    spacing_mm: float
+    rank: int
+    train_slices: int
+    dataset_md5: str
+    code_version: str
+    seed: int
+    dtype: str
+    adapter_sha256: Sha256
+    adapter_bytes: int
+    curve: tuple[float, ...]
+    cut_energy: float = Field(description="fraction of the squared norm lost before upload")
+    seconds: float
+
+
+class Candidate(Record):
+    """An admitted update under its blind name."""
+
+    id: str
+    sha256: Sha256
+    n_bytes: int
+
+
+class Refusal(Record):
+    """An update that was not admitted."""
+
+    site: str
+    reason: str
+
+
+class Candidates(Record):
+    """What the raters are asked to rate, in an order that says nothing."""
+
+    round: int
+    plan_sha256: Sha256
+    candidates: tuple[Candidate, ...]
+    quarantined: tuple[Refusal, ...]
+    missing: tuple[str, ...]
+
+
+class Score(Record):
+    """One candidate on one rater's validation slices."""
+
+    gain: float | None = Field(description="Dice; None when no slice defines it")
+    standard_error: float | None
+    slices: int
+
+
+class Ratings(Record):
+    """What one site says of the others."""
+
+    round: int
+    site: str
+    candidates_sha256: Sha256
+    baseline_dice: float | None
+    scores: dict[str, Score] = Field(description="by blind id")
+
+
+class Receipt(Record):
+    """Why a site's update counted as much as it did."""
+
+    site: str
+    train_slices: int
+    rank: int
+    gains: dict[str, float] = Field(description="Dice gained, by rater")
+    gain: float | None = Field(description="median over raters; None when nobody rated")
+    reference: float
+    penalty: float
+    rated_weight: float
+    used_weight: float
+    share: float
+    norm: float
+    clipped_to: float = Field(description="factor applied by norm clipping, 1 when none")
+    adapter_bytes: int
+    reason: str
+
+
+class MergeRecord(Record):
+    """How the step came about."""
+
+    round: int
+    candidates_sha256: Sha256
+    ratings_sha256: dict[str, Sha256]
+    mode: str
+    receipts: tuple[Receipt, ...]
+    shadow_distance: float | None = Field(description="shadow mode: ‖rated − average‖ / ‖average‖")
+    step_norm: float
+    merged_sha256: Sha256
+    merged_bytes: int
+
+
+class Verdict(Record):
+    """What one site says of the merged step."""
+
+    round: int
+    site: str
+    merged_sha256: Sha256
+    baseline_dice: float | None
+    gains: dict[str, Score] = Field(description="by fraction of the step")
+
+
+class Close(Record):
+    """The terminal record of a round."""
+
+    round: int
+    plan_sha256: Sha256
+    outcome: Outcome
+    fraction: float
+    degraded: bool
+    participants: tuple[str, ...]
+    missing: tuple[str, ...]
+    judges: tuple[str, ...]
+    gains: dict[str, float] = Field(description="median Dice gain of the judges, by fraction")
+    merge_sha256: Sha256 | None
+    verdicts_sha256: dict[str, Sha256]
+    adapter_round: int | None = Field(description="round that made the adapter now in force")
+    adapter_sha256: Sha256 | None
+    adapter_bytes: int
+    cut_energy: float
+    reason: str
+    closed: datetime
+
+
+class Summary(Record):
+    """One structure's Dice over a site's cases."""
+
+    mean: float | None
+    sd: float | None
+    n: int
+    undefined: int
+
+
+class Evaluation(Record):
+    """What adapting did at one site, on its own validation cases, in the original image space."""
+
+    round: int
+    site: str
+    adapter_sha256: Sha256 | None
+    steps: int
+    before: dict[str, Summary] = Field(description="closed global model, by structure")
+    after: dict[str, Summary] = Field(description="personal model, by structure")

@@ -1,0 +1,245 @@
+"""The report of a run: one self-contained page from what lies in its folder, with no server and no clock."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.markup import escape as escape_rich
+from rich.table import Table
+
+from tasks import plots
+from tasks.enrol import prepared_sites, read_card
+from tasks.files import write_atomic
+from tasks.findings import (
+    MODEL_WORDS,
+    bytes_sentence,
+    compare,
+    dice,
+    means_of_models,
+    number,
+    result_sentences,
+    seed_of,
+    signed,
+    size,
+)
+from tasks.history import (
+    RoundHistory,
+    full_bytes,
+    read_history,
+    round_status,
+    sites_of,
+    traffic,
+    validation_dice,
+)
+from tasks.overlays import RANKS
+from tasks.summary import Interval, bytes_ratio, gain_table, read_cases, site_matrix
+
+TEMPLATES = Path(__file__).parent / "templates"
+ARTIFACT_DPI = 80
+"""Prefect keeps the picture in its database, so it is small."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One line of the main table: a model, its means, and its distance from the base.
+
+    Attributes:
+        name: in words.
+        means: a row of ``summary.model_table``.
+        in_client: against the base on own test cases; None where there is nothing to compare.
+        cross_client: the same on the others' test cases.
+    """
+
+    name: str
+    means: Mapping[str, float]
+    in_client: Interval | None
+    cross_client: Interval | None
+
+
+def render_report(root: Path, out: Path, images: bool) -> Path:
+    """Write the report of a run.
+
+    Args:
+        root: the run's folder.
+        out: the HTML file.
+        images: also show the overlays in ``sites/<site>/overlays``; such a page must stay where it was made.
+
+    Returns:
+        ``out``. The same folder gives the same bytes.
+
+    Raises:
+        PackageError: a published record is malformed.
+        DataError: a case table or a card is malformed.
+        DiskError: the page could not be written.
+    """
+    history = read_history(root / "federation" / "rounds")
+    cases = read_cases(root / "evaluation" / "cases.csv")
+    if cases is not None and cases.empty:
+        cases = None
+    template = _environment().get_template("report.html.j2")
+    page = template.render(
+        run=root.resolve().name,
+        overlays=_overlays(root) if images else {},
+        cards=[read_card(root / "cohort" / site) for site in prepared_sites(root / "cohort")],
+        **_of_rounds(history),
+        **_of_cases(cases, history),
+    )
+    write_atomic(out, page.encode())
+    return out
+
+
+def round_markdown(history: Sequence[RoundHistory]) -> str:
+    """Status, last receipts and learning curves as markdown, for a Prefect artifact."""
+    rows = [[str(e.number), round_status(e).label, round_status(e).detail] for e in history]
+    parts = ["## Rounds", _markdown_table(["round", "status", "detail"], rows) if rows else "No round yet."]
+    merged = [(entry.number, entry.merge) for entry in history if entry.merge]
+    if merged:
+        number_, merge = merged[-1]
+        receipts = [
+            [
+                r.site,
+                signed(r.gain),
+                number(r.used_weight, 2),
+                f"{r.share:.1%}",
+                size(r.adapter_bytes),
+                r.reason,
+            ]
+            for r in merge.receipts
+        ]
+        heads = ["site", "gain, Dice", "weight", "share", "sent", "why"]
+        parts += [f"## Weights in round {number_}", _markdown_table(heads, receipts)]
+    if history:
+        parts += [
+            "## Learning curves",
+            f"![learning curves]({_data_uri(plots.learning_curves(history, ARTIFACT_DPI))})",
+        ]
+    return "\n\n".join([*parts, bytes_sentence(history)]) + "\n"
+
+
+def result_table(cases: pd.DataFrame | None, history: Sequence[RoundHistory]) -> Table:
+    """The result as a short table for a terminal; without an evaluation, the validation Dice by site."""
+    if cases is None or cases.empty:
+        table = Table("site", "validation Dice before", "now", title="No test evaluation yet")
+        for site, curve in validation_dice(history).items():
+            values = list(curve.values())
+            table.add_row(escape_rich(site), dice(values[0]), dice(values[-1]))
+        return table
+    table = Table("model", "own patients", "other sites'", "HD95, mm", "undefined", title="Mean test Dice")
+    for model, row in means_of_models(cases).items():
+        means = [dice(row["in_client"]), dice(row["cross_client"]), number(row["hd95_mm"], 1)]
+        words = escape_rich(MODEL_WORDS.get(model, model))
+        table.add_row(words, *means, f"{row['undefined_dice']:.0f} of {row['cases']:.0f}")
+    return table
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"dice": dice, "signed": signed, "number": number, "size": size, "day": _day}
+    environment.filters.update(filters)
+    return environment
+
+
+def _of_rounds(history: Sequence[RoundHistory]) -> dict[str, Any]:
+    plan = next((entry.plan for entry in reversed(history) if entry.plan), None)
+    return {
+        "history": history,
+        "sites": sites_of(history),
+        "last": _last(history),
+        "statuses": {entry.number: round_status(entry) for entry in history},
+        "traffic": {entry.number: traffic(entry) for entry in history},
+        "full_bytes": full_bytes(history),
+        "ratio": bytes_ratio(history),
+        "curves": _data_uri(plots.learning_curves(history)) if history else "",
+        "weights": _data_uri(plots.weights_and_gains(history)) if any(e.merge for e in history) else "",
+        "sent": _data_uri(plots.bytes_sent(history)) if any(e.updates for e in history) else "",
+        "plan": plan,
+        "in_force": next((entry.close for entry in reversed(history) if entry.close), None),
+        "settings": list(_flat(plan.params.model_dump(mode="json"))) if plan else [],
+        "code_versions": sorted({u.code_version for entry in history for u in entry.updates.values()}),
+    }
+
+
+def _of_cases(cases: pd.DataFrame | None, history: Sequence[RoundHistory]) -> dict[str, Any]:
+    found: dict[str, Any] = {"sentences": result_sentences(cases, history)}
+    if cases is None:
+        return found | {"models": [], "gains": [], "matrix": ""}
+    gains = gain_table(cases).reset_index().to_dict("records")
+    return found | {"models": _model_rows(cases, history), "gains": gains, "matrix": _matrix(cases)}
+
+
+def _model_rows(cases: pd.DataFrame, history: Sequence[RoundHistory]) -> list[ModelRow]:
+    seed = seed_of(history)
+    rows = []
+    for model, means in means_of_models(cases).items():
+        own = compare(cases, model, "zero-shot", "in", seed) if model != "zero-shot" else None
+        others = compare(cases, model, "zero-shot", "cross", seed) if model != "zero-shot" else None
+        rows.append(ModelRow(MODEL_WORDS.get(model, model), means, own, others))
+    return rows
+
+
+def _matrix(cases: pd.DataFrame) -> str:
+    titles = {"personal": "Adapted at the site", "local": "Trained alone"}
+    matrices = {title: site_matrix(cases, model) for model, title in titles.items()}
+    shown = {title: m for title, m in matrices.items() if m.notna().to_numpy().any()}
+    return _data_uri(plots.site_heatmap(shown)) if shown else ""
+
+
+def _overlays(root: Path) -> dict[str, list[tuple[str, str]]]:
+    """Site → (rank, data URI) of the pictures that exist."""
+    found = {}
+    for folder in sorted((root / "sites").glob("*/overlays")):
+        files = [(rank, folder / f"{rank}.png") for rank in RANKS]
+        pictures = [(rank, _data_uri(path.read_bytes())) for rank, path in files if path.is_file()]
+        if pictures:
+            found[folder.parent.name] = pictures
+    return found
+
+
+def _last(history: Sequence[RoundHistory]) -> datetime | None:
+    """When the last round closed, or opened if it is still running."""
+    for entry in reversed(history):
+        if entry.close:
+            return entry.close.closed
+        if entry.plan:
+            return entry.plan.opened
+    return None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([_cell(text) for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    flat = " ".join(escape(text).split())
+    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("[", "\\[").replace("`", "\\`")

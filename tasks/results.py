@@ -1,0 +1,53 @@
+"""The run's numbers for machines: metrics and plot tables as DVC shows them, and the result as markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.files import json_bytes, write_atomic
+from tasks.history import read_history, validation_dice
+from tasks.summary import metrics, model_table, read_cases, site_matrix
+
+
+def write_results(root: Path) -> None:
+    """Write ``metrics.json`` and ``plots/{learning,models,matrix}.csv`` of a run.
+
+    Raises:
+        DataError: the evaluation's table is malformed.
+        DiskError: a file could not be written.
+    """
+    history = read_history(root / "federation" / "rounds")
+    cases = read_cases(root / "evaluation" / "cases.csv")
+    write_atomic(root / "metrics.json", json_bytes(metrics(cases, history)))
+    learning = [
+        {"round": number, "site": site, "dice": dice}
+        for site, curve in validation_dice(history).items()
+        for number, dice in curve.items()
+    ]
+    _write_table(root / "plots" / "learning.csv", pd.DataFrame(learning, columns=["round", "site", "dice"]))
+    if cases is not None:
+        _write_table(root / "plots" / "models.csv", model_table(cases).reset_index())
+        matrix = site_matrix(cases, "personal").rename_axis(index="owner").reset_index()
+        _write_table(root / "plots" / "matrix.csv", matrix.melt("owner", var_name="site", value_name="dice"))
+
+
+def result_markdown(root: Path) -> str:
+    """The table of models for the Prefect UI."""
+    cases = read_cases(root / "evaluation" / "cases.csv")
+    if cases is None:
+        return "No test evaluation yet."
+    table = model_table(cases).reset_index()
+    head = " | ".join(str(c) for c in table.columns)
+    rule = " | ".join("---" for _ in table.columns)
+    rows = [" | ".join(_cell(v) for v in row) for row in table.itertuples(index=False)]
+    return "\n".join(f"| {line} |" for line in (head, rule, *rows))
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    write_atomic(path, table.to_csv(index=False, float_format="%.6g").encode())

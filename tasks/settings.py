@@ -1,0 +1,221 @@
+"""The two sources of settings: ``params.yaml`` (what changes a result) and the environment (where and who).
+
+Nothing else in the project reads either.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.errors import ConfigError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    """Frozen; an unknown key is a fault."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """How images become network input."""
+
+    spacing_mm: float = Field(gt=0.2, lt=10, description="in-plane pixel size of the network's grid, mm")
+    crop: int = Field(ge=32, le=512, multiple_of=16, description="side of the heart-centred square, pixels")
+    validation: Fraction = Field(description="fraction of a site's patients kept for validation")
+    test: Fraction = Field(description="fraction of a site's patients kept for the final test")
+
+    @model_validator(mode="after")
+    def _leaves_training_cases(self) -> Data:
+        if self.validation + self.test > 0.8:
+            raise ValueError("validation + test leave less than a fifth of the patients for training")
+        return self
+
+
+class Network(_Section):
+    """Size of the residual U-Net."""
+
+    channels: tuple[Count, ...] = Field(min_length=2, max_length=6, description="feature maps per level")
+
+
+class Pretrain(_Section):
+    """The base, trained on randomised phantoms."""
+
+    slices: int = Field(ge=50, description="phantom slices drawn once and augmented")
+    steps: Count
+    batch: Count
+    learning_rate: Rate
+
+
+class Federation(_Section):
+    """Rounds and who must be there."""
+
+    rounds: Count
+    quorum: int = Field(ge=2, description="fewest updates a round may close with")
+    deadline_s: int = Field(ge=10, description="seconds from opening to admission")
+
+
+class Training(_Section):
+    """One site's local training."""
+
+    steps: Count = Field(description="optimizer steps per site and round")
+    batch: Count
+    learning_rate_factors: Rate
+    learning_rate_whole: Rate
+    learning_rate_full: Rate
+    weight_decay: float = Field(ge=0, le=1)
+
+
+class Lora(_Section):
+    """Size of a site's adapter."""
+
+    rank_max: int = Field(ge=1, le=256)
+    rank_min: int = Field(ge=1, le=256)
+    rank_rule: Literal["sqrt", "linear", "constant"]
+    scaling: float = Field(gt=0, le=64, description="alpha / r")
+    wide_from: int = Field(ge=0, description="weights from which a layer gets LoRA instead of a whole delta")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Lora:
+        if self.rank_min > self.rank_max:
+            raise ValueError(f"rank_min {self.rank_min} is above rank_max {self.rank_max}")
+        return self
+
+
+class Package(_Section):
+    """How factors travel."""
+
+    dtype: Literal["int8", "fp16", "fp32"]
+    max_bytes: int = Field(ge=10_000, description="largest package the hub admits")
+
+
+class Rating(_Section):
+    """How sites judge each other's updates."""
+
+    slices: int = Field(ge=4, le=512)
+    strictness: float = Field(ge=0, description="λ")
+    margin: float = Field(ge=0, lt=1, description="Dice that is forgiven")
+
+
+class Merge(_Section):
+    """How updates become one."""
+
+    mode: Literal["average", "shadow", "rated"]
+    form: Literal["paper", "renormalised"]
+    volume: Literal["linear", "sqrt", "uniform"]
+    rank_max: int = Field(ge=1, le=512)
+    clip: float = Field(gt=0, description="× median update norm")
+
+
+class Judge(_Section):
+    """When a merged step is taken back."""
+
+    tolerance: float = Field(ge=0, lt=1, description="Dice the median site may lose")
+
+
+class Adapt(_Section):
+    """Local adaptation of the closed model."""
+
+    epochs: int = Field(ge=1, le=20)
+
+
+class Params(_Section):
+    """All of ``params.yaml``."""
+
+    seed: int = Field(ge=0, lt=2**31)
+    data: Data
+    network: Network
+    pretrain: Pretrain
+    federation: Federation
+    training: Training
+    lora: Lora
+    package: Package
+    rating: Rating
+    merge: Merge
+    judge: Judge
+    adapt: Adapt
+
+
+class Environment(BaseSettings):
+    """Where the store is and who we are there, from ``CARDIOFED_…`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="CARDIOFED_", frozen=True)
+
+    s3_endpoint: str = Field(description="http(s)://host:port of any S3-compatible store")
+    s3_access_key: str
+    s3_secret_key: SecretStr
+    s3_bucket: str = "cardiofed"
+    s3_region: str = "us-east-1"
+
+
+def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
+    """Read ``params.yaml`` and lay ``section.key=value`` overrides over it.
+
+    Args:
+        path: the YAML file.
+        overrides: such as ``federation.rounds=10``; values are parsed as YAML.
+
+    Raises:
+        ConfigError: names every fault of the file and the overrides at once.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError as e:
+        raise ConfigError("no settings file", str(path), "run from the project's folder") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(
+            f"not YAML: {' '.join(str(e).split())}", str(path), "correct the line it names"
+        ) from e
+    if not isinstance(tree, dict):
+        raise ConfigError("the settings file holds no mapping", str(path), "restore it with git checkout")
+    for text in overrides:
+        _lay_over(tree, text)
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as e:
+        raise _faults(e, str(path)) from e
+
+
+def load_environment() -> Environment:
+    """Read the ``CARDIOFED_…`` variables.
+
+    Raises:
+        ConfigError: names every missing or malformed variable at once.
+    """
+    try:
+        return Environment()
+    except ValidationError as e:
+        raise _faults(e, "environment, CARDIOFED_…") from e
+
+
+def _lay_over(tree: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"override '{text}' has no '='", "--set", "write it as section.key=value")
+    *parents, leaf = key.strip().split(".")
+    node: Any = tree
+    for name in parents:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"'{key}' goes through '{name}', which is a value", "--set", "see params.yaml")
+    node[leaf] = yaml.safe_load(value)
+
+
+def _faults(error: ValidationError, where: str) -> ConfigError:
+    lines = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+        said = "unknown setting" if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{name}: {said}")
+    count = "1 faulty setting" if len(lines) == 1 else f"{len(lines)} faulty settings"
+    return ConfigError(
+        f"{count}\n    " + "\n    ".join(lines), where, "see params.yaml and tasks/settings.py"
+    )

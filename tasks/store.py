@@ -1,0 +1,313 @@
+"""The object store: bytes by key, hash-checked, patient with thin links and quick to say it is gone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+    SSLError,
+)
+
+from model.errors import (
+    ConfigError,
+    IntegrityError,
+    ObjectMissingError,
+    PackageError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+)
+from tasks.files import sha256_bytes
+from tasks.settings import Environment
+
+_MIB = 1 << 20
+_CHUNK_BYTES = 64 * 1024
+_PAGE_KEYS = 1000
+_READ_S, _PROBE_READ_S = 60, 6  # seconds without a byte
+_STALLS_MAX = 3  # breaks in a row without one new byte before a download is given up
+_TRANSFER = TransferConfig(multipart_threshold=8 * _MIB, multipart_chunksize=8 * _MIB, max_concurrency=2)
+_MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_DENIED = {
+    "401",
+    "403",
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+}
+_BROKEN = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One line of a listing."""
+
+    key: str
+    size: int
+    """bytes"""
+    modified: datetime
+    """by the store's clock"""
+
+
+class Store:
+    """One bucket of an S3-compatible store; safe to share between threads.
+
+    A first request with short time-outs asks whether anybody answers, so that a dead endpoint is reported
+    in about ten seconds while a slow one may take a minute per answer.
+
+    Args:
+        env: where the store is, and who we are there.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        self.bucket = env.s3_bucket
+        self.endpoint = _shown(env.s3_endpoint)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._region = env.s3_region
+        self._client: Any = _client(env, attempts=3, read_timeout_s=_READ_S)
+        self._probe: Any = _client(env, attempts=2, read_timeout_s=_PROBE_READ_S)
+        self._answered = False
+        self._lock = threading.Lock()
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
+        """Store ``data`` under ``key``; what was there is replaced.
+
+        Small objects carry an MD5, so that a store takes them whole or not at all; large ones go in parts of
+        8 MiB, of which only a broken one is sent again.
+
+        Returns:
+            sha256 of ``data``, also kept as the object's metadata ``sha256``.
+
+        Raises:
+            StoreUnreachableError: nobody answers.
+            StoreDeniedError: these credentials may not write this key.
+        """
+        sha256 = sha256_bytes(data)
+        about = {"ContentType": content_type, "Metadata": {"sha256": sha256}}
+        if len(data) < _TRANSFER.multipart_threshold:
+            md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+            args = {"Bucket": self.bucket, "Key": key, "Body": data, "ContentMD5": md5, **about}
+            self._ask(key, lambda: self._client.put_object(**args))
+        else:
+            self._ask(key, lambda: self._upload_parts(key, data, about))
+        self._count(sent=len(data))
+        return sha256
+
+    def get(self, key: str, sha256: str | None = None, max_bytes: int | None = None) -> bytes:
+        """The bytes under ``key``, after their hash was compared with the announced one.
+
+        A connection that breaks is taken up again at the byte it broke at.
+
+        Args:
+            key: the object.
+            sha256: the hash some record announced; the object's own metadata is checked in any case.
+            max_bytes: a larger object is refused before its body is read.
+
+        Raises:
+            ObjectMissingError: nothing there.
+            PackageError: larger than ``max_bytes``.
+            IntegrityError: the bytes are not the announced ones, or nothing was announced.
+            StoreUnreachableError: nobody answers, or the link keeps breaking.
+            StoreDeniedError: these credentials may not read this key.
+        """
+        head = self._head(key)
+        size, announced = int(head["ContentLength"]), head["Metadata"].get("sha256")
+        if max_bytes is not None and size > max_bytes:
+            what = f"object has {size} bytes, at most {max_bytes} are accepted"
+            raise PackageError(what, self._where(key), "ask its writer for a smaller one, or raise the limit")
+        data = self._download(key, size, head["ETag"])
+        self._check(key, sha256_bytes(data), announced, sha256)
+        return data
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under ``key``."""
+        try:
+            self._head(key)
+        except ObjectMissingError:
+            return False
+        return True
+
+    def sha256_of(self, key: str) -> str | None:
+        """The hash announced in the object's metadata; None without object or announcement."""
+        try:
+            announced = self._head(key)["Metadata"].get("sha256")
+        except ObjectMissingError:
+            return None
+        return str(announced) if announced else None
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """All objects whose key starts with ``prefix``, by key; empty when there are none."""
+
+        def pages() -> list[ObjectInfo]:
+            pager = self._client.get_paginator("list_objects_v2")
+            options = {"Bucket": self.bucket, "Prefix": prefix, "PaginationConfig": {"PageSize": _PAGE_KEYS}}
+            entries = [entry for page in pager.paginate(**options) for entry in page.get("Contents", [])]
+            return [ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"]) for entry in entries]
+
+        return sorted(self._ask(prefix, pages), key=lambda info: info.key)
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket unless it is there."""
+        try:
+            self._ask("", lambda: self._client.head_bucket(Bucket=self.bucket))
+        except ObjectMissingError:
+            self._ask("", self._create_bucket)
+
+    def _create_bucket(self) -> None:
+        place = {} if self._region == "us-east-1" else {"LocationConstraint": self._region}
+        options = {"CreateBucketConfiguration": place} if place else {}
+        try:
+            self._client.create_bucket(Bucket=self.bucket, **options)
+        except ClientError as error:  # another process was first
+            if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
+                raise
+
+    def _upload_parts(self, key: str, data: bytes, about: dict[str, Any]) -> None:
+        self._client.upload_fileobj(io.BytesIO(data), self.bucket, key, ExtraArgs=about, Config=_TRANSFER)
+
+    def _head(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask(key, lambda: self._client.head_object(Bucket=self.bucket, Key=key))
+        return found
+
+    def _download(self, key: str, size: int, etag: str) -> bytes:
+        data, stalls = bytearray(), 0
+        while len(data) < size:
+            before = len(data)
+            try:
+                self._ask(key, lambda: self._append(key, data, size, etag))
+            except StoreUnreachableError:
+                stalls = 0 if len(data) > before else stalls + 1
+                if stalls == _STALLS_MAX:
+                    raise
+        return bytes(data)
+
+    def _append(self, key: str, data: bytearray, size: int, etag: str) -> None:
+        """Read on from where ``data`` ends; what arrived before a break stays in ``data``."""
+        options = {"Range": f"bytes={len(data)}-{size - 1}", "IfMatch": etag}
+        body = self._client.get_object(Bucket=self.bucket, Key=key, **options)["Body"]
+        try:
+            while len(data) < size:
+                chunk = body.read(min(_CHUNK_BYTES, size - len(data)))
+                if not chunk:
+                    raise IncompleteReadError(actual_bytes=len(data), expected_bytes=size)
+                data += chunk
+                self._count(received=len(chunk))
+        finally:
+            body.close()
+
+    def _check(self, key: str, arrived: str, announced: str | None, expected: str | None) -> None:
+        for promised, by in ((expected, "its record"), (announced, "its metadata")):
+            if promised is not None and promised != arrived:
+                what = f"bytes have sha256 {arrived[:12]}…, {by} announced {promised[:12]}…"
+                raise IntegrityError(what, self._where(key), "have its writer upload it again; do not use it")
+        if announced is None and expected is None:
+            mend = "upload it through this program, which announces the hash"
+            raise IntegrityError(
+                "object announces no sha256, so nothing vouches for it", self._where(key), mend
+            )
+
+    def _ask(self, key: str, request: Callable[[], T]) -> T:
+        try:
+            if not self._answered:
+                self._await_any_answer()
+            return request()
+        except (ClientError, BotoCoreError) as error:
+            raise self._translated(error, key) from error
+
+    def _await_any_answer(self) -> None:
+        """Any HTTP answer will do, a refusal included; silence raises within about ten seconds."""
+        try:
+            self._probe.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+                raise
+        self._answered = True
+
+    def _translated(self, error: ClientError | BotoCoreError, key: str) -> StoreError:
+        where = self._where(key)
+        if isinstance(error, ClientError):
+            return _answer_error(error, where)
+        if isinstance(error, SSLError):
+            mend = "check the certificate, and AWS_CA_BUNDLE if the store has one of its own"
+            return StoreUnreachableError(f"no trusted TLS connection: {error}", where, mend)
+        if isinstance(error, _BROKEN):
+            self._answered = False
+            mend = "check CARDIOFED_S3_ENDPOINT, the network and the proxy; then run again, it continues"
+            return StoreUnreachableError(f"the store does not answer ({type(error).__name__})", where, mend)
+        return StoreError(f"request failed: {error}", where, "check the CARDIOFED_S3_… variables")
+
+    def _where(self, key: str) -> str:
+        return f"{self.endpoint}/{self.bucket}/{key}"
+
+    def _count(self, sent: int = 0, received: int = 0) -> None:
+        with self._lock:
+            self.bytes_sent += sent
+            self.bytes_received += received
+
+
+def _client(env: Environment, attempts: int, read_timeout_s: int) -> Any:
+    config = Config(
+        connect_timeout=5,
+        read_timeout=read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=16,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"},
+    )
+    try:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=env.s3_endpoint,
+            aws_access_key_id=env.s3_access_key,
+            aws_secret_access_key=env.s3_secret_key.get_secret_value(),
+            region_name=env.s3_region,
+            config=config,
+        )
+    except ValueError as error:
+        what = f"no usable endpoint: {_shown(env.s3_endpoint)!r}"
+        raise ConfigError(what, "CARDIOFED_S3_ENDPOINT", "write it as https://host:port") from error
+
+
+def _answer_error(error: ClientError, where: str) -> StoreError:
+    code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if code in _MISSING:
+        return ObjectMissingError(
+            f"nothing there ({code})", where, "check the key, and whether its writer is done"
+        )
+    if code in _DENIED or status in (401, 403):
+        mend = "check CARDIOFED_S3_ACCESS_KEY, CARDIOFED_S3_SECRET_KEY, this user's policy and the clock"
+        return StoreDeniedError(f"the store refused ({code})", where, mend)
+    if code in ("412", "PreconditionFailed"):
+        return IntegrityError("the object was replaced while it was read", where, "run again")
+    if status >= 500:
+        return StoreUnreachableError(f"the store answers with an error ({code})", where, "look into its log")
+    mend = "check CARDIOFED_S3_BUCKET (3 to 63 of a-z, 0-9, '-' and '.') and the store's log"
+    return StoreError(f"the store refused ({code})", where, mend)
+
+
+def _shown(endpoint: str) -> str:
+    """The endpoint without user and password, should it hold them."""
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"

@@ -1,0 +1,44 @@
+"""Fixtures for all tests: one real S3 server per session, one bucket of its own per test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.process import stop
+from infra.s3_server import S3Server, start_s3
+from tasks.settings import Environment
+from tasks.store import Store
+
+_BUCKETS = (f"test-{number:04d}" for number in itertools.count())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors, but not one that DVC's own code causes in a library of its."""
+    config.addinivalue_line("filterwarnings", "ignore:_NoneStep.value will soon raise:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real store with authentication on; starts in about a second, on first use."""
+    folder: Path = tmp_path_factory.mktemp("s3")
+    server = start_s3(folder)
+    yield server
+    stop(server.pid_file)
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server) -> Environment:
+    """Settings of the session's store with a bucket no other test uses."""
+    return s3_server.environment(bucket=next(_BUCKETS))
+
+
+@pytest.fixture
+def store(s3_environment: Environment) -> Store:
+    """An empty bucket on the session's store."""
+    made = Store(s3_environment)
+    made.ensure_bucket()
+    return made
