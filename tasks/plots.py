@@ -224,7 +224,8 @@ def _style(axes: Axes, title: str, x: str, y: str, rounds: Sequence[int] | None)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     if rounds:
-        axes.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
+        edge = 0.4 if len(rounds) > 2 else 0.8
+        axes.set_xlim(min(rounds) - edge, max(rounds) + edge)
 
 
 def _legend(figure: Figure, axes: Axes, entries: int) -> None:

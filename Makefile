@@ -1,0 +1,57 @@
+# One word a command. `make demo` and `make test` do all their set-up themselves.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PYDOCLINT := pydoclint==0.12.0
+
+.PHONY: help setup demo test test-slow lint repro constraints clean
+
+help:
+	@echo "make demo       a four-site federation on synthetic patients, with report"
+	@echo "make test       the fast tests (make test-slow: learning and kill tests)"
+	@echo "make lint       ruff, mypy strict, import-linter, pydoclint"
+	@echo "make repro      the same pipeline as DVC stages"
+	@echo "make clean      delete runs/ and data/"
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "error: Python 3.11 is needed, found $$($(PYTHON) --version)"; \
+		  echo "  mend:  make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/cardiofed demo
+
+test: setup
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow --timeout 1800
+
+lint: setup .venv/pydoclint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	.venv/pydoclint/bin/pydoclint --quiet flows tasks model infra
+
+# pydoclint's parser and the one Prefect's command line needs share a module name: it gets a house of its own.
+.venv/pydoclint: .venv/ready
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check $(PYDOCLINT)
+
+repro: setup
+	$(BIN)/cardiofed data make
+	$(BIN)/dvc repro
+	$(BIN)/dvc metrics show
+
+constraints: setup
+	{ head -1 constraints.txt; $(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip=='; } > .constraints.tmp
+	mv .constraints.tmp constraints.txt
+
+clean:
+	rm -rf runs data
