@@ -22,7 +22,9 @@ app.add_typer(stage_app, name="stage")
 console = Console()
 
 Root = Annotated[Path, typer.Option(help="Folder of the run.")]
-Set = Annotated[list[str], typer.Option("--set", help="Override a setting, e.g. federation.rounds=10.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting, e.g. federation.rounds=10.")
+]
 Data = Annotated[
     Path | None, typer.Option(help="Folder of the data set; the synthetic cohort when left out.")
 ]
@@ -45,17 +47,15 @@ def demo(
     layout: Layout = "acdc",
     sites: Sites = "folder",
     public: Public = None,
-    overrides: Set = [],  # noqa: B006 - typer copies it
+    overrides: Set = None,
     keep: Annotated[bool, typer.Option(help="Leave the Prefect UI and the store running.")] = False,
     s3_port: Port = None,
     prefect_port: Port = None,
 ) -> None:
     """Run a whole federation on this machine, from the data to the report."""
     from flows import stages
-    from flows.compute import one_thread_each
     from flows.demo import run_demo, show_result
 
-    one_thread_each()
     started = time.monotonic()
     source = stages.Source(data or synthetic(), layout, sites)
     pretraining = None if public is None else stages.Source(public, layout, "group")
@@ -99,7 +99,7 @@ def stage_cohort(
     data: Data = None,
     layout: Layout = "acdc",
     sites: Sites = "folder",
-    overrides: Set = [],  # noqa: B006
+    overrides: Set = None,
 ) -> None:
     """Import, form sites, split, cache slices."""
     from flows import stages
@@ -108,7 +108,7 @@ def stage_cohort(
 
 
 @stage_app.command("pretrain")
-def stage_pretrain(root: Root, public: Public = None, layout: Layout = "acdc", overrides: Set = []) -> None:  # noqa: B006
+def stage_pretrain(root: Root, public: Public = None, layout: Layout = "acdc", overrides: Set = None) -> None:
     """Train the shared base."""
     from flows import stages
 
@@ -116,7 +116,7 @@ def stage_pretrain(root: Root, public: Public = None, layout: Layout = "acdc", o
 
 
 @stage_app.command("federate")
-def stage_federate(root: Root, overrides: Set = []) -> None:  # noqa: B006
+def stage_federate(root: Root, overrides: Set = None) -> None:
     """Run the rounds against the run's own store and Prefect server."""
     from flows import stages
     from flows.servers import servers
@@ -144,9 +144,9 @@ def stage_report(root: Root) -> None:
     console.print(f"report: {stages.report(root)}", soft_wrap=True)
 
 
-def load(overrides: list[str]) -> Params:
+def load(overrides: list[str] | None) -> Params:
     """The settings of the project's folder with overrides laid over."""
-    return load_params(Path("params.yaml"), tuple(overrides))
+    return load_params(Path("params.yaml"), tuple(overrides or ()))
 
 
 def synthetic() -> Path:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.compute import all_threads, one_thread_each
 from model.errors import ConfigError
 from tasks.files import json_bytes, sha256_bytes, write_atomic
 from tasks.prepare import prepare
@@ -46,7 +47,8 @@ def pretrain(root: Path, params: Params, public: Source | None = None) -> None:
     if public is not None:
         home = root / "public"
         prepare(public.data, public.layout, public.sites, home, params)
-    pretrain_base(root / "base", params, home)
+    with all_threads():
+        pretrain_base(root / "base", params, home)
 
 
 def enter(root: Path, params: Params, replace: bool) -> Workspace:
@@ -83,6 +85,7 @@ def federate(root: Path) -> None:
     """Run the rounds: ``federation/``. Needs the servers."""
     from flows.federation import federate as flow
 
+    one_thread_each()
     flow(str(root.resolve()))
 
 
@@ -90,6 +93,7 @@ def evaluate(root: Path) -> None:
     """Train the comparisons and evaluate on the test cases: ``evaluation/``. Needs the servers."""
     from flows.federation import evaluate as flow
 
+    one_thread_each()
     flow(str(root.resolve()))
 
 

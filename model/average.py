@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from model.errors import RoundError
+
 
 def average_weights(
     trained: Mapping[str, Mapping[str, Tensor]], volumes: Mapping[str, float]
@@ -20,8 +22,13 @@ def average_weights(
     Returns:
         float32 state dict.
 
+    Raises:
+        RoundError: nobody trained.
+
     Source: McMahan et al., "Communication-Efficient Learning of Deep Networks", AISTATS 2017, algorithm 1.
     """
+    if not trained:
+        raise RoundError("no site sent weights", mend="see why the sites' training failed; run it again")
     total = sum(volumes[site] for site in trained)
     names = next(iter(trained.values())).keys()
     return {

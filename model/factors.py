@@ -151,7 +151,10 @@ def factorise(delta: Tensor, rank: int) -> tuple[Factors, float]:
         Balanced float64 factors and the Frobenius norm of what was cut.
     """
     flat = delta.double().reshape(delta.shape[0], -1)
-    return truncate(Factors(flat, torch.eye(flat.shape[1], dtype=torch.float64)), rank)
+    out, inner = flat.shape
+    if out < inner:  # the smaller identity: QR of the other would be the larger side cubed
+        return truncate(Factors(torch.eye(out, dtype=torch.float64), flat), rank)
+    return truncate(Factors(flat, torch.eye(inner, dtype=torch.float64)), rank)
 
 
 def fold(weights: Mapping[str, Tensor], adapter: Adapter, step: float = 1.0) -> dict[str, Tensor]:
@@ -175,6 +178,10 @@ def fold(weights: Mapping[str, Tensor], adapter: Adapter, step: float = 1.0) -> 
             raise ShapeError(f"the base has no layer '{name}'", name, "use an adapter trained on this base")
         delta = factors.B.double() @ factors.A.double()
         if delta.numel() != W.numel() or delta.shape[0] != W.shape[0]:
-            raise ShapeError(f"update {tuple(delta.shape)} does not fit weight {tuple(W.shape)}", name)
+            raise ShapeError(
+                f"update {tuple(delta.shape)} does not fit weight {tuple(W.shape)}",
+                name,
+                "use an adapter trained on this base",
+            )
         folded[name] = (W.double() + step * delta.reshape(W.shape)).float()
     return folded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import median
 
@@ -12,14 +13,15 @@ def accepted_fraction(gains: Mapping[float, Mapping[str, float]], tolerance: flo
     """The largest fraction of the step that does not cost the median site more than ``tolerance`` Dice.
 
     Args:
-        gains: fraction → site → Dice gained over the model before the round, on the site's validation slices.
+        gains: fraction → site → Dice gained over the model before the round, on the site's validation slices; a
+            NaN or infinite vote is none.
         tolerance: Dice.
 
     Returns:
         1, ½ or ¼; 0 when even a quarter harms, or when nobody judged: an unseen step is not published.
     """
     for fraction in FRACTIONS:
-        votes = gains.get(fraction, {})
-        if votes and median(votes.values()) >= -tolerance:
+        votes = [gain for gain in gains.get(fraction, {}).values() if math.isfinite(gain)]
+        if votes and median(votes) >= -tolerance:
             return fraction
     return 0.0

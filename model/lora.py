@@ -81,7 +81,7 @@ def inject(net: nn.Module, spec: LoraSpec, generator: torch.Generator) -> Traina
     """
     wide = [name.removesuffix(".weight") for name, p in net.named_parameters() if is_wide(p, spec.wide_from)]
     ranks = {name: layer_rank(net.get_parameter(f"{name}.weight"), spec.rank) for name in wide}
-    narrow = [p for name, p in net.named_parameters() if name.rsplit(".", 1)[0] not in ranks]
+    narrow = [p for p in net.parameters() if not is_wide(p, spec.wide_from)]
     if ranks:
         _inject_peft(net, ranks, spec.scaling, generator)
     for p in narrow:

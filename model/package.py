@@ -57,6 +57,8 @@ def unpack_adapter(data: bytes) -> dict[str, Factors]:
         tensors = load(data)
     except SafetensorError as e:
         raise PackageError(f"not a safetensors file: {e}", mend="send the package again") from e
+    except KeyError as e:  # a dtype that safetensors knows and torch's loader does not
+        raise ShapeError(f"dtype {e} is not offered", mend="use int8, fp16 or fp32") from e
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, bar, part = key.rpartition("|")
@@ -105,21 +107,22 @@ def _inner(shape: tuple[int, ...]) -> int:
 
 def _quantise(factor: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Symmetric int8 with one scale per rank component; ``dim`` is the axis that shares a scale."""
-    scale = factor.abs().amax(dim=dim, keepdim=True).float().clamp_min(torch.finfo(torch.float32).tiny) / 127
+    largest = factor.abs().amax(dim=dim, keepdim=True).float()
+    scale = (largest / 127).clamp_min(torch.finfo(torch.float32).tiny)  # a denormal scale would overflow int8
     return (factor / scale).round().to(torch.int8).contiguous(), scale.flatten().contiguous()
 
 
 def _restore(name: str, parts: dict[str, Tensor]) -> Factors:
     where = f"layer {name[:120]}"
-    if not {"A", "B"} <= set(parts) or len(parts) == 3:
+    if set(parts) not in ({"A", "B"}, {"A", "B", "a", "b"}):
         raise ShapeError(f"incomplete: only {sorted(parts)}", where, "send the package again")
     B, A = parts["B"], parts["A"]
     if B.ndim != 2 or A.ndim != 2 or B.shape[1] != A.shape[0] or A.shape[0] < 1:
         raise RankError(
             f"B {tuple(B.shape)} and A {tuple(A.shape)} do not multiply", where, "send the package again"
         )
-    if len(parts) == 4:
-        B, A = _dequantise(B, parts["b"], where)[:, :], _dequantise(A.T, parts["a"], where).T.contiguous()
+    if "b" in parts:
+        B, A = _dequantise(B, parts["b"], where), _dequantise(A.T, parts["a"], where).T.contiguous()
     elif B.dtype != A.dtype or B.dtype not in _FLOATS.values():
         raise ShapeError(f"dtypes {B.dtype} and {A.dtype} are not offered", where, "use int8, fp16 or fp32")
     B, A = B.float(), A.float()

@@ -39,7 +39,8 @@ def rated_weights(
 
     Args:
         gains: candidate site → rater site → Dice gain on the rater's validation slices; a rating of oneself is
-            ignored, since a site is blind to its own faults.
+            ignored, since a site is blind to its own faults, and so is one that is NaN or infinite: it would
+            otherwise turn every comparison false and the penalty off.
         strictness: λ, per Dice.
         margin: Dice that is forgiven.
 
@@ -56,7 +57,7 @@ def rated_weights(
 
 
 def _median_of_others(candidate: str, rated: Mapping[str, float]) -> float | None:
-    others = [g for rater, g in rated.items() if rater != candidate]
+    others = [g for rater, g in rated.items() if rater != candidate and math.isfinite(g)]
     return median(others) if others else None
 
 

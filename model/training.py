@@ -88,6 +88,7 @@ class Training:
         """Continue from :meth:`state` of a training built the same way."""
         self.curve = state["curve"].tolist()
         self.generator.set_state(state["generator"])
+        self.optimizer.state.clear()
         with torch.no_grad():
             for i, p in enumerate(self.parameters):
                 p.copy_(state[f"parameter.{i}"])

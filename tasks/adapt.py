@@ -13,11 +13,12 @@ from model.lora import read_adapter
 from model.package import pack_adapter, unpack_adapter
 from model.scoring import segment
 from model.seeds import derive_seed
+from tasks.answers import find_answer
 from tasks.checkpoint import run_training
 from tasks.evaluate import evaluate_site
 from tasks.events import log_event
 from tasks.files import write_atomic
-from tasks.ledger import close_key, evaluation_key, find_record, get_record, plan_key, put_record
+from tasks.ledger import close_key, evaluation_key, get_record, plan_key, put_record
 from tasks.records import Architecture, Close, Evaluation, Plan, Summary
 from tasks.slices import load_slices
 from tasks.train import lora_spec, train_lora
@@ -35,7 +36,7 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
     plan = get_record(ws.store, plan_key(number), Plan)
     close = get_record(ws.store, close_key(number), Close)
     personal = home / "personal" / f"{number:04d}.safetensors"
-    found = find_record(ws.store, evaluation_key(site, number), Evaluation)
+    found = find_answer(ws.store, evaluation_key(site, number), Evaluation)
     if found and found.adapter_sha256 == close.adapter_sha256 and personal.exists():
         log_event(home, "adapt", number, "reused")
         return found

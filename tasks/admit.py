@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from model.errors import CardiofedError, PackageError, PassportError
+from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError
 from model.network import build_net
 from model.package import check_fit, unpack_adapter
 from tasks.events import log_event
@@ -21,6 +21,9 @@ from tasks.ledger import (
 )
 from tasks.records import Candidate, Candidates, Plan, Refusal, Update
 from tasks.workspace import Workspace
+
+REASON_LETTERS = 300
+"""A reason may quote what a site sent, and that has no natural end."""
 
 
 def admit_updates(ws: Workspace, number: int) -> Candidates:
@@ -45,7 +48,7 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         try:
             data = _admissible(ws, plan, plan_sha256, member.site)
         except PackageError as e:
-            quarantined.append(Refusal(site=member.site, reason=e.what))
+            quarantined.append(Refusal(site=member.site, reason=e.what[:REASON_LETTERS]))
             continue
         if data is None:
             missing.append(member.site)
@@ -86,19 +89,20 @@ def _improved(ws: Workspace, plan: Plan, found: Candidates) -> bool:
 
 
 def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes | None:
-    """The site's payload after every check; None when nothing has arrived."""
-    update = find_record(ws.store, update_key(site, plan.round), Update)
-    if update is None:
-        return None
+    """The site's payload after every check; None when nothing has arrived.
+
+    A store that does not answer says nothing about the update, so its errors pass.
+    """
     try:
+        update = find_record(ws.store, update_key(site, plan.round), Update)
+        if update is None:
+            return None
         check_passport(update, plan, plan_sha256, site)
         data = ws.store.get(
             adapter_key(site, plan.round), update.adapter_sha256, plan.params.package.max_bytes
         )
-    except PackageError:
-        raise
-    except CardiofedError as e:
-        raise PackageError(f"payload cannot be read: {e.what}", e.where, e.mend) from e
+    except (IntegrityError, ObjectMissingError) as e:
+        raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
     check_fit(unpack_adapter(data), shapes, plan.params.lora.rank_max)
     return data

@@ -11,6 +11,7 @@ from model.factors import Adapter
 from model.judge import FRACTIONS, accepted_fraction
 from model.merge import advance, left_over
 from model.package import pack_adapter, unpack_adapter
+from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.files import sha256_bytes
 from tasks.ledger import (
@@ -140,7 +141,7 @@ def _carry(ws: Workspace, adapter_round: int | None) -> Adapter:
 
 def _verdicts(ws: Workspace, plan: Plan, merge: MergeRecord) -> dict[str, Verdict]:
     """Verdicts on exactly this merge, by judge."""
-    found = {m.site: find_record(ws.store, verdict_key(m.site, plan.round), Verdict) for m in plan.members}
+    found = {m.site: find_answer(ws.store, verdict_key(m.site, plan.round), Verdict) for m in plan.members}
     return {s: v for s, v in found.items() if v and v.merged_sha256 == merge.merged_sha256 and v.site == s}
 
 
@@ -158,6 +159,8 @@ def _gains(verdicts: dict[str, Verdict]) -> dict[float, dict[str, float]]:
 def _missing(ws: Workspace, plan: Plan, merge: MergeRecord, verdicts: dict[str, Verdict]) -> tuple[str, ...]:
     """Sites that were invited and did not take part from training to judging."""
     took_part = {r.site for r in merge.receipts} & set(verdicts)
+    if merge.mode != "average":
+        took_part &= set(merge.ratings_sha256)
     return tuple(sorted({m.site for m in plan.members} - took_part))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from model.factors import fold
 from model.judge import FRACTIONS
 from model.package import unpack_adapter
+from tasks.answers import find_answer
 from tasks.events import log_event
-from tasks.ledger import find_record, get_record, merge_key, merged_key, plan_key, put_record, verdict_key
+from tasks.ledger import get_record, merge_key, merged_key, plan_key, put_record, verdict_key
 from tasks.rate import ScorePanel, as_score, mean_or_none
 from tasks.records import MergeRecord, Plan, Verdict
 from tasks.weights import fetch, round_weights
@@ -23,7 +24,7 @@ def judge_merged(ws: Workspace, number: int, site: str) -> Verdict:
     home = ws.site_home(site)
     plan = get_record(ws.store, plan_key(number), Plan)
     merge = get_record(ws.store, merge_key(number), MergeRecord)
-    found = find_record(ws.store, verdict_key(site, number), Verdict)
+    found = find_answer(ws.store, verdict_key(site, number), Verdict)
     if found and found.merged_sha256 == merge.merged_sha256:
         log_event(home, "judge", number, "reused")
         return found

@@ -10,11 +10,13 @@ from model.merge import clip_factors, merge_shares, merge_step, update_norms, vo
 from model.package import pack_adapter, unpack_adapter
 from model.rating import RatedWeight, rated_weights
 from tasks.admit import blind_ids
+from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.files import sha256_bytes
 from tasks.ledger import (
     candidate_key,
     candidates_key,
+    close_key,
     find_record,
     get_record,
     merge_key,
@@ -24,12 +26,14 @@ from tasks.ledger import (
     ratings_key,
     update_key,
 )
-from tasks.records import Candidate, Candidates, MergeRecord, Plan, Ratings, Receipt, Update
+from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Update
 from tasks.workspace import Workspace
 
 
 def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     """The round's step; found in the ledger when the same candidates and ratings were merged before.
+
+    After the round has closed its merge stands, whoever still sends a rating.
 
     Raises:
         RoundError: fewer updates than the quorum.
@@ -38,14 +42,15 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     plan = get_record(ws.store, plan_key(number), Plan)
     candidates = get_record(ws.store, candidates_key(number), Candidates)
     asked = str(ws.store.sha256_of(candidates_key(number)))
-    _require_quorum(plan, candidates)
     ratings = _ratings(ws, plan, asked)
     hashes = {site: str(ws.store.sha256_of(ratings_key(site, number))) for site in ratings}
     found = find_record(ws.store, merge_key(number), MergeRecord)
-    if found and (found.candidates_sha256, found.ratings_sha256) == (asked, hashes):
+    same = found and (found.candidates_sha256, found.ratings_sha256) == (asked, hashes)
+    if found and (same or _is_closed(ws, number)):
         log_event(ws.hub_home, "merge", number, "reused")
         return found
     admitted = _admitted(ws, plan, candidates)
+    _require_quorum(plan, candidates, len(admitted))
     merged = _merge(plan, admitted, ratings)
     data = pack_adapter(merged.step, plan.params.package.dtype)
     ws.store.put(merged_key(number), data)
@@ -70,6 +75,8 @@ class _Admitted:
     """One candidate with its site again."""
 
     update: Update
+    train_slices: int
+    """as invited: an update cannot make itself count for more"""
     candidate: Candidate
     adapter: Adapter
 
@@ -81,10 +88,16 @@ class _Merged:
     shadow_distance: float | None
 
 
-def _require_quorum(plan: Plan, candidates: Candidates) -> None:
-    n, quorum = len(candidates.candidates), plan.params.federation.quorum
+def _is_closed(ws: Workspace, number: int) -> bool:
+    close = find_record(ws.store, close_key(number), Close)
+    return close is not None and close.outcome != "failed"
+
+
+def _require_quorum(plan: Plan, candidates: Candidates, n: int) -> None:
+    quorum = plan.params.federation.quorum
     if n < quorum:
         absent = [*candidates.missing, *(f"{q.site} ({q.reason})" for q in candidates.quarantined)]
+        absent += ["updates that changed after admission"] * (n < len(candidates.candidates))
         raise RoundError(
             f"{n} updates were admitted, the quorum is {quorum}; without: {', '.join(absent)}",
             f"round {plan.round}",
@@ -96,30 +109,29 @@ def _ratings(ws: Workspace, plan: Plan, asked: str) -> dict[str, Ratings]:
     """Ratings that answer exactly these candidates, by rater."""
     if plan.params.merge.mode == "average":
         return {}
-    found = {m.site: find_record(ws.store, ratings_key(m.site, plan.round), Ratings) for m in plan.members}
+    found = {m.site: find_answer(ws.store, ratings_key(m.site, plan.round), Ratings) for m in plan.members}
     return {site: r for site, r in found.items() if r and r.candidates_sha256 == asked and r.site == site}
 
 
 def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _Admitted]:
-    """Site → its update, the blind names resolved from the ledger."""
-    passports = {m.site: find_record(ws.store, update_key(m.site, plan.round), Update) for m in plan.members}
+    """Site → its update, the blind names resolved from the ledger.
+
+    A site that changed its announcement after admission has left the round: its candidate belongs to nobody.
+    """
+    passports = {m.site: find_answer(ws.store, update_key(m.site, plan.round), Update) for m in plan.members}
     out = {c.site for c in candidates.quarantined} | set(candidates.missing)
     present = {site: u for site, u in passports.items() if u and site not in out}
     by_id = {c.id: c for c in candidates.candidates}
     ids = blind_ids(candidates.plan_sha256, {site: u.adapter_sha256 for site, u in present.items()})
-    if set(ids.values()) != set(by_id):
-        raise RoundError(
-            "updates changed after they were admitted",
-            candidates_key(plan.round),
-            "find out who wrote to the sites' prefixes; the round must be run again under a new number",
-        )
     return {
         site: _Admitted(
             update=present[site],
+            train_slices=plan.member(site).train_slices,
             candidate=by_id[blind],
             adapter=unpack_adapter(ws.store.get(candidate_key(blind, plan.round), by_id[blind].sha256)),
         )
         for site, blind in ids.items()
+        if blind in by_id
     }
 
 
@@ -128,7 +140,7 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], ratings: dict[str, Rating
     gains = _gains(admitted, ratings)
     rated = rated_weights(gains, plan.params.rating.strictness, plan.params.rating.margin)
     updates = {site: a.adapter for site, a in admitted.items()}
-    volumes = volume_weights({site: a.update.train_slices for site, a in admitted.items()}, settings.volume)
+    volumes = volume_weights({site: a.train_slices for site, a in admitted.items()}, settings.volume)
     norms = update_norms(updates)
     clips = clip_factors(norms, settings.clip)
     plain = dict.fromkeys(updates, 1.0)
@@ -172,7 +184,7 @@ def _receipt(
 ) -> Receipt:
     return Receipt(
         site=admitted.update.site,
-        train_slices=admitted.update.train_slices,
+        train_slices=admitted.train_slices,
         rank=admitted.update.rank,
         gains=gains,
         gain=rated.gain,

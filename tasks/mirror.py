@@ -5,26 +5,37 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tasks.events import log_event
+from pydantic import ValidationError
+
+from tasks.events import Action, log_event
+from tasks.records import Evaluation, Ratings, Record, Update, Verdict
 from tasks.settings import load_environment
 from tasks.version import Versioned, version_round
 from tasks.workspace import Workspace
 
+SITE_RECORDS: dict[str, type[Record]] = {
+    "update.json": Update,
+    "ratings.json": Ratings,
+    "verdict.json": Verdict,
+    "evaluation.json": Evaluation,
+}
+
 
 def keep_round(ws: Workspace, number: int) -> Versioned:
     """Version a round with DVC, push it, and mirror its files and the personal adapters to ``ws.federation``.
+
+    A site's record that cannot be read stays in the version and is left out of the mirror.
 
     Raises:
         StoreError: the store or the DVC remote does not answer.
         DiskError: the folder cannot be written.
     """
     versioned = version_round(ws.versions, ws.store, number, load_environment())
-    _mirror(ws.versions / "rounds" / f"{number:04d}", ws.rounds / f"{number:04d}")
-    for personal in ws.root.glob(f"sites/*/personal/{number:04d}.safetensors"):
-        target = ws.federation / "personal" / f"{personal.parts[-3]}.safetensors"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(personal, target)
-    log_event(ws.hub_home, "version", number, "done", sent_bytes=versioned.bytes)
+    target = ws.rounds / f"{number:04d}"
+    action: Action = "reused" if target.exists() else "done"
+    _mirror(ws.versions / "rounds" / target.name, target)
+    _mirror_personal(ws, number)
+    log_event(ws.hub_home, "version", number, action, sent_bytes=versioned.bytes)
     return versioned
 
 
@@ -33,5 +44,25 @@ def _mirror(source: Path, target: Path) -> None:
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(source, fresh, copy_function=shutil.copyfile)
+    for path in fresh.glob("sites/*/*.json"):
+        if not _is_readable(path):
+            path.unlink()
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+
+
+def _mirror_personal(ws: Workspace, number: int) -> None:
+    """The personal adapters of this round; older ones do not fit the model it closed with."""
+    folder = ws.federation / "personal"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for personal in ws.root.glob(f"sites/*/personal/{number:04d}.safetensors"):
+        shutil.copyfile(personal, folder / f"{personal.parts[-3]}.safetensors")
+
+
+def _is_readable(record: Path) -> bool:
+    try:
+        SITE_RECORDS[record.name].model_validate_json(record.read_bytes())
+    except (KeyError, ValidationError):
+        return False
+    return True

@@ -10,12 +10,12 @@ from model.factors import fold
 from model.network import ResidualUNet
 from model.package import unpack_adapter
 from model.scoring import choose_slices, paired_gain, segment, slice_dice
+from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.files import sha256_file
 from tasks.ledger import (
     candidate_key,
     candidates_key,
-    find_record,
     get_record,
     plan_key,
     put_record,
@@ -38,7 +38,7 @@ def rate_candidates(ws: Workspace, number: int, site: str) -> Ratings:
     plan = get_record(ws.store, plan_key(number), Plan)
     candidates = get_record(ws.store, candidates_key(number), Candidates)
     asked = str(ws.store.sha256_of(candidates_key(number)))
-    found = find_record(ws.store, ratings_key(site, number), Ratings)
+    found = find_answer(ws.store, ratings_key(site, number), Ratings)
     if found and found.candidates_sha256 == asked:
         log_event(home, "rate", number, "reused")
         return found

@@ -6,7 +6,7 @@ Every record is frozen, refuses unknown fields and carries the hash of the plan 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,7 @@ from model.errors import RoundError
 from tasks.settings import Params
 
 Sha256 = str
+Dice = Annotated[float, Field(ge=0, le=1)]
 Outcome = Literal["accepted", "stepped_back", "rejected", "failed"]
 
 
@@ -148,8 +149,8 @@ class Candidates(Record):
 class Score(Record):
     """One candidate on one rater's validation slices."""
 
-    gain: float | None = Field(description="Dice; None when no slice defines it")
-    standard_error: float | None
+    gain: float | None = Field(ge=-1, le=1, description="Dice; None when no slice defines it")
+    standard_error: float | None = Field(ge=0, le=1)
     slices: int
 
 
@@ -159,7 +160,7 @@ class Ratings(Record):
     round: int
     site: str
     candidates_sha256: Sha256
-    baseline_dice: float | None
+    baseline_dice: Dice | None
     scores: dict[str, Score] = Field(description="by blind id")
 
 
@@ -202,8 +203,10 @@ class Verdict(Record):
     round: int
     site: str
     merged_sha256: Sha256
-    baseline_dice: float | None
-    gains: dict[str, Score] = Field(description="by fraction of the step")
+    baseline_dice: Dice | None
+    gains: dict[Annotated[str, Field(pattern=r"^[01]\.\d+$")], Score] = Field(
+        description="by fraction of the step"
+    )
 
 
 class Close(Record):
@@ -231,8 +234,8 @@ class Close(Record):
 class Summary(Record):
     """One structure's Dice over a site's cases."""
 
-    mean: float | None
-    sd: float | None
+    mean: Dice | None
+    sd: Dice | None
     n: int
     undefined: int
 

@@ -20,9 +20,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    """Frozen; an unknown key is a fault."""
+    """Frozen; an unknown key is a fault, and so is a number that is NaN or infinite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -50,15 +50,15 @@ class Pretrain(_Section):
     """The base, trained on randomised phantoms."""
 
     slices: int = Field(ge=50, description="phantom slices drawn once and augmented")
-    steps: Count
-    batch: Count
-    learning_rate: Rate
+    steps: Count = Field(description="optimizer steps")
+    batch: Count = Field(description="slices per step")
+    learning_rate: Rate = Field(description="AdamW's peak, for all weights")
 
 
 class Federation(_Section):
     """Rounds and who must be there."""
 
-    rounds: Count
+    rounds: Count = Field(description="rounds of a whole federation")
     quorum: int = Field(ge=2, description="fewest updates a round may close with")
     deadline_s: int = Field(ge=10, description="seconds from opening to admission")
 
@@ -67,19 +67,19 @@ class Training(_Section):
     """One site's local training."""
 
     steps: Count = Field(description="optimizer steps per site and round")
-    batch: Count
-    learning_rate_factors: Rate
-    learning_rate_whole: Rate
-    learning_rate_full: Rate
-    weight_decay: float = Field(ge=0, le=1)
+    batch: Count = Field(description="slices per step")
+    learning_rate_factors: Rate = Field(description="AdamW's peak for LoRA's A and B")
+    learning_rate_whole: Rate = Field(description="AdamW's peak for layers trained whole")
+    learning_rate_full: Rate = Field(description="AdamW's peak for the full-weight comparison")
+    weight_decay: float = Field(ge=0, le=1, description="of AdamW, per unit of learning rate")
 
 
 class Lora(_Section):
     """Size of a site's adapter."""
 
-    rank_max: int = Field(ge=1, le=256)
-    rank_min: int = Field(ge=1, le=256)
-    rank_rule: Literal["sqrt", "linear", "constant"]
+    rank_max: int = Field(ge=1, le=256, description="rank of the site with most training slices")
+    rank_min: int = Field(ge=1, le=256, description="rank of the smallest sites")
+    rank_rule: Literal["sqrt", "linear", "constant"] = Field(description="how rank follows a site's share")
     scaling: float = Field(gt=0, le=64, description="alpha / r")
     wide_from: int = Field(ge=0, description="weights from which a layer gets LoRA instead of a whole delta")
 
@@ -93,25 +93,27 @@ class Lora(_Section):
 class Package(_Section):
     """How factors travel."""
 
-    dtype: Literal["int8", "fp16", "fp32"]
+    dtype: Literal["int8", "fp16", "fp32"] = Field(description="of the factors on the wire")
     max_bytes: int = Field(ge=10_000, description="largest package the hub admits")
 
 
 class Rating(_Section):
     """How sites judge each other's updates."""
 
-    slices: int = Field(ge=4, le=512)
-    strictness: float = Field(ge=0, description="λ")
+    slices: int = Field(ge=4, le=512, description="validation slices per rater")
+    strictness: float = Field(ge=0, description="λ, per Dice")
     margin: float = Field(ge=0, lt=1, description="Dice that is forgiven")
 
 
 class Merge(_Section):
     """How updates become one."""
 
-    mode: Literal["average", "shadow", "rated"]
-    form: Literal["paper", "renormalised"]
-    volume: Literal["linear", "sqrt", "uniform"]
-    rank_max: int = Field(ge=1, le=512)
+    mode: Literal["average", "shadow", "rated"] = Field(
+        description="whether ratings count, or are only shown"
+    )
+    form: Literal["paper", "renormalised"] = Field(description="whether penalties shorten the step")
+    volume: Literal["linear", "sqrt", "uniform"] = Field(description="volume weight of n_c training slices")
+    rank_max: int = Field(ge=1, le=512, description="rank budget of the global adapter, per layer")
     clip: float = Field(gt=0, description="× median update norm")
 
 
@@ -124,13 +126,13 @@ class Judge(_Section):
 class Adapt(_Section):
     """Local adaptation of the closed model."""
 
-    epochs: int = Field(ge=1, le=20)
+    epochs: int = Field(ge=1, le=20, description="passes over the site's training slices")
 
 
 class Params(_Section):
     """All of ``params.yaml``."""
 
-    seed: int = Field(ge=0, lt=2**31)
+    seed: int = Field(ge=0, lt=2**31, description="of everything that is drawn")
     data: Data
     network: Network
     pretrain: Pretrain
@@ -142,6 +144,16 @@ class Params(_Section):
     merge: Merge
     judge: Judge
     adapt: Adapt
+
+    @model_validator(mode="after")
+    def _crop_suits_levels(self) -> Params:
+        halved = 2 ** (len(self.network.channels) - 1)
+        if self.data.crop % halved or self.data.crop < 2 * halved:
+            raise ValueError(
+                f"data.crop {self.data.crop} must be a multiple of {halved}, at least {2 * halved}, "
+                f"for the {len(self.network.channels)} levels of network.channels"
+            )
+        return self
 
 
 class Environment(BaseSettings):
@@ -170,6 +182,8 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         tree = yaml.safe_load(path.read_text())
     except FileNotFoundError as e:
         raise ConfigError("no settings file", str(path), "run from the project's folder") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"the settings file cannot be read: {e}", str(path), "restore it with git") from e
     except yaml.YAMLError as e:
         raise ConfigError(
             f"not YAML: {' '.join(str(e).split())}", str(path), "correct the line it names"
@@ -206,7 +220,14 @@ def _lay_over(tree: dict[str, Any], text: str) -> None:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
             raise ConfigError(f"'{key}' goes through '{name}', which is a value", "--set", "see params.yaml")
-    node[leaf] = yaml.safe_load(value)
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as e:
+        raise ConfigError(
+            f"override '{text}' is not YAML: {' '.join(str(e).split())}",
+            "--set",
+            "quote or correct the value",
+        ) from e
 
 
 def _faults(error: ValidationError, where: str) -> ConfigError:

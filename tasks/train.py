@@ -12,12 +12,13 @@ from model.lora import LoraSpec, inject, read_adapter
 from model.package import pack_adapter
 from model.seeds import derive_generator, derive_seed
 from model.training import Group, Training
+from tasks.answers import find_answer
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
 from tasks.enrol import read_card
 from tasks.events import log_event
 from tasks.files import sha256_bytes, write_atomic
-from tasks.ledger import adapter_key, find_record, get_record, plan_key, put_record, update_key
+from tasks.ledger import adapter_key, get_record, plan_key, put_record, update_key
 from tasks.records import Member, Plan, Update
 from tasks.settings import Params
 from tasks.slices import Slices, load_slices
@@ -37,7 +38,7 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
     plan = get_record(ws.store, plan_key(number), Plan)
     plan_sha256 = str(ws.store.sha256_of(plan_key(number)))
     card = read_card(ws.data_home(site))
-    found = find_record(ws.store, update_key(site, number), Update)
+    found = find_answer(ws.store, update_key(site, number), Update)
     if found and (found.plan_sha256, found.dataset_md5) == (plan_sha256, card.dataset_md5):
         log_event(home, "train", number, "reused")
         return found

@@ -1,0 +1,27 @@
+"""What sites answered, read without trusting them: an answer that cannot be read counts as none."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from model.errors import IntegrityError, PackageError
+from tasks.ledger import find_record
+from tasks.records import Record
+from tasks.store import Store
+
+T = TypeVar("T", bound=Record)
+
+
+def find_answer(store: Store, key: str, kind: type[T]) -> T | None:
+    """The record under ``key``; None when there is none, or one that is malformed or not the announced bytes.
+
+    One site's broken file must not stop the round for the others, and the site itself writes it anew.
+
+    Raises:
+        StoreUnreachableError: nobody answers, which says nothing about the record.
+        StoreDeniedError: these credentials may not read it.
+    """
+    try:
+        return find_record(store, key, kind)
+    except (PackageError, IntegrityError):
+        return None
