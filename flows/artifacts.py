@@ -10,10 +10,15 @@ from tasks.report import render_report, round_markdown
 from tasks.workspace import Workspace
 
 
-def publish_round(ws: Workspace, number: int) -> None:
-    """Render the report without images, put it in the ledger, and show its tables as an artifact."""
+def publish_round(ws: Workspace, number: int) -> int:
+    """Render the report without images, put it in the ledger, and show its tables as an artifact.
+
+    Returns:
+        Size of the page, bytes.
+    """
     page = render_report(ws.root, ws.hub_home / "report.html", images=False)
     ws.store.put(report_key(number), page.read_bytes(), content_type="text/html")
     create_markdown_artifact(
         round_markdown(read_history(ws.rounds)), key=f"round-{number:04d}", description=f"Round {number}"
     )
+    return page.stat().st_size

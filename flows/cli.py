@@ -79,6 +79,17 @@ def down(
     console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
+@app.command()
+def results(
+    names: Annotated[list[str], typer.Argument(help="Names of finished runs, one per seed.")],
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+) -> None:
+    """Print the test results of several seeds as markdown tables, with spread and paired intervals."""
+    from tasks.across_seeds import seed_tables
+
+    print(seed_tables([runs / checked_name(name, "run") for name in names]))
+
+
 @data_app.command("make")
 def data_make() -> None:
     """Write the synthetic cohort to data/, unless it is there."""

@@ -55,7 +55,7 @@ def run_demo(
     with servers(root, s3_port, prefect_port, keep) as up:
         console.print(f"Prefect UI  {up.ui_url}\nstore       {up.store_url}", soft_wrap=True)
         rating = 0 if params.merge.mode == "average" else n
-        with progress_bar("rounds", 1 + rounds * (5 + 3 * n + rating)):
+        with progress_bar("rounds", 1 + rounds * (6 + 3 * n + rating)):
             stages.federate(root)
         with progress_bar("evaluation", rounds * (n + 1) + 2 * n):
             stages.evaluate(root)

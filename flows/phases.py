@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows import words
+from flows.artifacts import publish_round
 from flows.progress import advance
 from model.errors import DiskError, StoreDeniedError, StoreError
 from tasks.adapt import adapt_site
@@ -79,6 +80,7 @@ judge = phase("judge {site}", judge_merged, words.judged)
 close = phase("close round {number}", close_round, words.closed)
 adapt = phase("adapt {site}", adapt_site, words.adapted)
 version = phase("version round {number}", keep_round, words.kept)
+report = phase("report round {number}", publish_round, lambda size: f"report of {size / 1000:.0f} kB")
 
 alone = phase("train alone {site}", train_alone, lambda _: "trained alone")
 full = phase("fedavg {site}", train_full, lambda _: "trained full weights")

@@ -11,7 +11,6 @@ from prefect.futures import wait
 from prefect.states import Completed
 
 from flows import phases
-from flows.artifacts import publish_round
 from flows.runs import all_cores
 from model.errors import RoundError
 from tasks.close import close_failed
@@ -36,7 +35,7 @@ def federated_round(root: str, number: int) -> State[Any]:
     plan = phases.open_(ws, number)
     sites = [member.site for member in plan.members]
 
-    each(phases.train, ws, number, sites)
+    each(phases.train, ws, number, sites, plan.params.federation.deadline_s)
     candidates = phases.admit(ws, number)
     out = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}
     present = [site for site in sites if site not in out]
@@ -52,13 +51,15 @@ def federated_round(root: str, number: int) -> State[Any]:
 
     each(phases.adapt, ws, number, present)
     phases.version(ws, number)
-    publish_round(ws, number)
+    phases.report(ws, number)
     return coloured(close)
 
 
-def each(phase: Task[..., Any], ws: Workspace, number: int, sites: Iterable[str]) -> None:
-    """Run a phase at every site; a site that fails shows in the UI and is found missing in the ledger."""
-    wait([phase.submit(ws, number, site) for site in sites])
+def each(
+    phase: Task[..., Any], ws: Workspace, number: int, sites: Iterable[str], timeout_s: float | None = None
+) -> None:
+    """Run a phase at every site; who fails or is too slow shows in the UI and is found missing in the ledger."""
+    wait([phase.submit(ws, number, site) for site in sites], timeout=timeout_s)
 
 
 def coloured(close: Close) -> State[Any]:

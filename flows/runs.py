@@ -5,11 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from prefect.states import Crashed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.compute import WORKERS
+
+
+def settle_interrupted() -> None:
+    """Call runs crashed that a kill left Running: only this process runs flows on the run's own server."""
+    with get_client(sync_client=True) as client:
+        running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+        for found in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=running)):
+            said = "interrupted; the same work continues in a new run"
+            client.set_flow_run_state(found.id, Crashed(message=said), force=True)
 
 
 def run_name() -> str:

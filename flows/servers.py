@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.prefect_server import prefect_environment, start_prefect
 from infra.process import stop
 from infra.s3_server import start_s3
+from tasks.settings import load_environment
+from tasks.store import Store
 
 _DRAIN_S = 10.0
 
@@ -22,7 +24,6 @@ class Servers:
 
     ui_url: str
     store_url: str
-    store_folder: Path
 
 
 @contextmanager
@@ -30,6 +31,8 @@ def servers(
     root: Path, s3_port: int | None = None, prefect_port: int | None = None, keep: bool = False
 ) -> Iterator[Servers]:
     """Start the store and Prefect inside the run's folder and point this process at them.
+
+    A store that the environment already names (``CARDIOFED_S3_ENDPOINT``) is used as it is.
 
     Args:
         root: the run's folder.
@@ -39,27 +42,33 @@ def servers(
 
     Raises:
         ServerError: a port is taken, or a server does not start.
+        StoreError: the store that the environment names does not answer or refuses us.
     """
-    store = start_s3(root / "store", s3_port, keep)
-    try:
+    with ExitStack() as ends:
+        if "CARDIOFED_S3_ENDPOINT" not in os.environ:
+            store = start_s3(root / "store", s3_port, keep)
+            _end(ends, store.pid_file, keep)
+            os.environ |= {
+                "CARDIOFED_S3_ENDPOINT": store.url,
+                "CARDIOFED_S3_ACCESS_KEY": store.access_key,
+                "CARDIOFED_S3_SECRET_KEY": store.secret_key,
+            }
+            ends.callback(os.environ.pop, "CARDIOFED_S3_ENDPOINT")
+        environment = load_environment()
+        Store(environment).ensure_bucket()
         prefect = start_prefect(root / "prefect", prefect_port, keep)
-    except BaseException:
-        stop(store.pid_file)
-        raise
-    os.environ |= {
-        "CARDIOFED_S3_ENDPOINT": store.url,
-        "CARDIOFED_S3_ACCESS_KEY": store.access_key,
-        "CARDIOFED_S3_SECRET_KEY": store.secret_key,
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
-        **prefect_environment(prefect.api_url, root / "prefect"),
-    }
-    try:
-        yield Servers(prefect.ui_url, store.url, root / "store")
-    finally:
-        _send_last_words()
-        if not keep:
-            stop(prefect.pid_file)
-            stop(store.pid_file)
+        _end(ends, prefect.pid_file, keep)
+        os.environ |= {
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+            **prefect_environment(prefect.api_url, root / "prefect"),
+        }
+        ends.callback(_send_last_words)
+        yield Servers(prefect.ui_url, environment.s3_endpoint)
+
+
+def _end(ends: ExitStack, pid_file: Path, keep: bool) -> None:
+    if not keep:
+        ends.callback(stop, pid_file)
 
 
 def _send_last_words() -> None:

@@ -84,16 +84,20 @@ def enter(root: Path, params: Params, replace: bool) -> Workspace:
 def federate(root: Path) -> None:
     """Run the rounds: ``federation/``. Needs the servers."""
     from flows.federation import federate as flow
+    from flows.runs import settle_interrupted
 
     one_thread_each()
+    settle_interrupted()
     flow(str(root.resolve()))
 
 
 def evaluate(root: Path) -> None:
     """Train the comparisons and evaluate on the test cases: ``evaluation/``. Needs the servers."""
     from flows.federation import evaluate as flow
+    from flows.runs import settle_interrupted
 
     one_thread_each()
+    settle_interrupted()
     flow(str(root.resolve()))
 
 

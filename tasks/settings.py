@@ -60,7 +60,7 @@ class Federation(_Section):
 
     rounds: Count = Field(description="rounds of a whole federation")
     quorum: int = Field(ge=2, description="fewest updates a round may close with")
-    deadline_s: int = Field(ge=10, description="seconds from opening to admission")
+    deadline_s: int = Field(ge=10, description="seconds the hub waits for the sites' training")
 
 
 class Training(_Section):
