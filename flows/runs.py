@@ -8,6 +8,7 @@ from typing import Any, cast
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Crashed
@@ -15,12 +16,16 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.compute import WORKERS
 
+_MANY = 200  # the most a server answers at once
+
 
 def settle_interrupted() -> None:
     """Call runs crashed that a kill left Running: only this process runs flows on the run's own server."""
     with get_client(sync_client=True) as client:
         running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
-        for found in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=running)):
+        chosen = FlowRunFilter(state=running)
+        newest = FlowRunSort.START_TIME_DESC
+        for found in client.read_flow_runs(flow_run_filter=chosen, sort=newest, limit=_MANY):
             said = "interrupted; the same work continues in a new run"
             client.set_flow_run_state(found.id, Crashed(message=said), force=True)
 

@@ -108,7 +108,7 @@ def _inner(shape: tuple[int, ...]) -> int:
 def _quantise(factor: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Symmetric int8 with one scale per rank component; ``dim`` is the axis that shares a scale."""
     largest = factor.abs().amax(dim=dim, keepdim=True).float()
-    scale = (largest / 127).clamp_min(torch.finfo(torch.float32).tiny)  # a denormal scale would overflow int8
+    scale = (largest / 127).clamp_min(torch.finfo(torch.float32).tiny)  # never 0: no 0 / 0
     return (factor / scale).round().to(torch.int8).contiguous(), scale.flatten().contiguous()
 
 

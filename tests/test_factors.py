@@ -35,7 +35,8 @@ def _factors(out: int, inner: int, rank: int, seed: int) -> Factors:
 
 
 def _singular_values(dense: Tensor) -> Tensor:
-    return torch.linalg.svdvals(dense)
+    values: Tensor = torch.linalg.svdvals(dense)
+    return values
 
 
 @few
