@@ -53,14 +53,14 @@ def demo(
     prefect_port: Port = None,
 ) -> None:
     """Run a whole federation on this machine, from the data to the report."""
+    started = time.monotonic()
+    root, params = runs / checked_name(run, "run"), load(overrides)  # before seconds go into imports
     from flows import stages
     from flows.demo import run_demo, show_result
 
-    started = time.monotonic()
     source = stages.Source(data or synthetic(), layout, sites)
     pretraining = None if public is None else stages.Source(public, layout, "group")
-    root = runs / checked_name(run, "run")
-    addresses = run_demo(root, load(overrides), source, pretraining, keep, s3_port, prefect_port)
+    addresses = run_demo(root, params, source, pretraining, keep, s3_port, prefect_port)
     show_result(root, time.monotonic() - started)
     if keep:
         console.print(f"Prefect UI  {addresses.ui_url}\nStore       {addresses.store_url}", soft_wrap=True)

@@ -46,6 +46,7 @@ def run_demo(
     Returns:
         The addresses of the servers.
     """
+    stages.refuse_other_settings(root, params)
     with _step(f"cohort from {source.data}"):
         stages.cohort(root, params, source)
     with _step("base, trained on " + ("phantoms" if public is None else str(public.data))):

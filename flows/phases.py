@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -24,7 +25,7 @@ from tasks.judge import judge_merged
 from tasks.merge import merge_updates
 from tasks.mirror import keep_round
 from tasks.open import open_round
-from tasks.privacy import concealed
+from tasks.privacy import concealed, without_traceback
 from tasks.rate import rate_candidates
 from tasks.train import train_site
 
@@ -33,6 +34,8 @@ R = TypeVar("R")
 
 RETRIES = 3
 RETRY_DELAYS_S = [2.0, 10.0, 30.0]
+
+logging.getLogger("prefect.task_runs").addFilter(without_traceback)  # its lines go to the hub
 
 
 def retrying_can_help(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

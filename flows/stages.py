@@ -36,9 +36,12 @@ class Source:
 
 
 def cohort(root: Path, params: Params, source: Source) -> None:
-    """Import, form sites, split by patient, cache slices: ``cohort/<site>/``."""
+    """Import, form sites, split by patient, cache slices: ``cohort/<site>/``; the old one stays if that fails."""
+    fresh = root / ".cohort.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    prepare(source.data, source.layout, source.sites, fresh, params)
     shutil.rmtree(root / "cohort", ignore_errors=True)
-    prepare(source.data, source.layout, source.sites, root / "cohort", params)
+    fresh.rename(root / "cohort")
 
 
 def pretrain(root: Path, params: Params, public: Source | None = None) -> None:
@@ -49,6 +52,16 @@ def pretrain(root: Path, params: Params, public: Source | None = None) -> None:
         prepare(public.data, public.layout, public.sites, home, params)
     with all_threads():
         pretrain_base(root / "base", params, home)
+
+
+def refuse_other_settings(root: Path, params: Params) -> None:
+    """Say so before hours of work replace what a run was started with.
+
+    Raises:
+        ConfigError: the folder holds a federation of other settings.
+    """
+    if (root / "identity").exists() and (root / "params.json").read_bytes() != _settings(params):
+        raise _other_run(root)
 
 
 def enter(root: Path, params: Params, replace: bool) -> Workspace:
@@ -64,21 +77,25 @@ def enter(root: Path, params: Params, replace: bool) -> Workspace:
     """
     cards = b"".join(p.read_bytes() for p in sorted((root / "cohort").glob("*/card.json")))
     base = need_base(root / "base").sha256
-    settings = json_bytes(params.model_dump(mode="json"))
-    identity = sha256_bytes(cards + base.encode() + settings).encode()
+    identity = sha256_bytes(cards + base.encode() + _settings(params)).encode()
     mark = root / "identity"
     if mark.exists() and mark.read_bytes() != identity:
         if not replace:
-            raise ConfigError(
-                "this run was started with other settings or data",
-                str(root),
-                "choose another --run name, or delete the folder",
-            )
+            raise _other_run(root)
         for name in FEDERATED:
             shutil.rmtree(root / name, ignore_errors=True)
-    write_atomic(root / "params.json", settings)
+    write_atomic(root / "params.json", _settings(params))
     write_atomic(mark, identity)
     return open_workspace(root)
+
+
+def _settings(params: Params) -> bytes:
+    return json_bytes(params.model_dump(mode="json"))
+
+
+def _other_run(root: Path) -> ConfigError:
+    mend = "choose another --run name, or delete the folder"
+    return ConfigError("this run was started with other settings or data", str(root), mend)
 
 
 def federate(root: Path) -> None:

@@ -2,12 +2,11 @@
 
 Everything is painted back to front with soft edges: surroundings, fat, right ventricle, left ventricle. The
 intensities are arbitrary; what an observer can rely on is what holds in every real image: blood differs from
-the wall that encloses it, and the two ventricles touch.
+the wall that encloses it, and the two ventricles touch. Slices run from plain (an upright heart in quiet
+surroundings) to wild (any rotation, mirrored, crowded).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +14,8 @@ from scipy import ndimage
 
 from model.labels import LV, MYO, RV
 from model.phantom_canvas import Canvas
+from model.phantom_clutter import Image, Tissues, draw_tissues, outline, paint_surroundings, paint_vessels
 from model.phantom_contour import PI, Contour
-
-Image = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Tissues:
-    """Signal of the tissues in one image, arbitrary units around 0 … 1."""
-
-    blood: float
-    right_blood: float
-    wall: float
-    fat: float
-    lung: float
-    organs: tuple[float, ...]
 
 
 def draw_slice(size: int, spacing_mm: float, rng: np.random.Generator) -> tuple[Image, NDArray[np.uint8]]:
@@ -43,42 +29,26 @@ def draw_slice(size: int, spacing_mm: float, rng: np.random.Generator) -> tuple[
     Returns:
         signal ``(size, size)`` float32, labels ``(size, size)`` uint8.
     """
-    canvas = _blank(size, spacing_mm, rng)
-    tissues = _tissues(rng)
-    _paint_surroundings(canvas, tissues, rng)
+    wild = float(rng.random())
+    canvas = _blank(size, spacing_mm, wild, rng)
+    tissues = draw_tissues(wild, rng)
+    paint_surroundings(canvas, tissues, wild, rng)
     kind = rng.choice(["middle", "base", "apex", "none"], p=[0.55, 0.22, 0.14, 0.09])
     if kind == "none":
-        _paint_vessels(canvas, tissues, rng, int(rng.integers(0, 4)), reach_mm=40.0)
+        paint_vessels(canvas, tissues, rng, int(rng.integers(0, 4)), reach_mm=40.0)
     else:
-        _paint_heart(canvas, tissues, str(kind), rng)
+        _paint_heart(canvas, tissues, str(kind), wild, rng)
     return canvas.signal, canvas.labels
 
 
-def outline(
-    y_mm: float, x_mm: float, radius_mm: float, roughness: float, rng: np.random.Generator
-) -> Contour:
-    """A random star-shaped outline.
-
-    Args:
-        y_mm: centre.
-        x_mm: centre.
-        radius_mm: mean radius.
-        roughness: relative amplitude of the ellipse term; higher harmonics fall with their order squared.
-        rng: all randomness.
-    """
-    order = np.arange(1, 6)
-    fall = radius_mm * roughness * np.array([0.3, 1.0, 0.35, 0.2, 0.1])
-    a, b = rng.standard_normal((2, len(order))) * fall
-    return Contour(y_mm, x_mm, (radius_mm, *a.tolist()), tuple(b.tolist()))
-
-
-def _blank(size: int, spacing_mm: float, rng: np.random.Generator) -> Canvas:
+def _blank(size: int, spacing_mm: float, wild: float, rng: np.random.Generator) -> Canvas:
     half = (size - 1) / 2
     grid = (np.arange(size, dtype=np.float32) - half) * spacing_mm
     y, x = np.meshgrid(grid - rng.uniform(-20, 20), grid - rng.uniform(-20, 20), indexing="ij")
-    angle = PI + rng.normal(0, 0.6) if rng.random() < 0.6 else rng.uniform(-PI, PI)
+    upright = rng.random() > 0.6 * wild
+    angle = PI + rng.normal(0, 0.3 + 0.4 * wild) if upright else rng.uniform(-PI, PI)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    mirror = np.float32(-1 if rng.random() < 0.15 else 1)
+    mirror = np.float32(-1 if rng.random() < 0.3 * wild else 1)
     flat = np.zeros((size, size), np.float32)
     texture = _textures(size, spacing_mm, rng)
     turned_y, turned_x = mirror * (c * y - s * x), s * y + c * x
@@ -95,98 +65,14 @@ def _textures(size: int, spacing_mm: float, rng: np.random.Generator) -> Image:
     return np.stack(fields)
 
 
-def _tissues(rng: np.random.Generator) -> Tissues:
-    wall = rng.uniform(0.08, 0.45)
-    blood = wall + rng.uniform(0.15, 0.8)
-    return Tissues(
-        blood=blood,
-        right_blood=wall + (blood - wall) * rng.uniform(0.7, 1.15),
-        wall=wall,
-        fat=rng.uniform(0.35, 1.5),
-        lung=rng.uniform(0.0, 0.12),
-        organs=tuple(rng.uniform(0.03, 0.75, 6).tolist()),
-    )
-
-
-def _paint_surroundings(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> None:
-    canvas.signal[:] = tissues.lung if rng.random() < 0.6 else rng.choice(tissues.organs)
-    for _ in range(int(rng.integers(2, 7))):
-        _paint_organ(canvas, tissues, rng)
-    _paint_vessels(canvas, tissues, rng, int(rng.integers(0, 4)), reach_mm=95.0)
-    for _ in range(int(rng.integers(0, 4))):
-        _paint_ring(canvas, tissues, rng)
-    if rng.random() < 0.75:
-        _paint_chest_wall(canvas, tissues, rng)
-    _paint_specks(canvas, tissues, rng)
-    canvas.signal *= 1 + rng.uniform(0, 0.12) * canvas.texture[rng.integers(0, 3)]
-
-
-def _around(rng: np.random.Generator, near_mm: float, far_mm: float) -> tuple[float, float]:
-    angle, reach = rng.uniform(-PI, PI), rng.uniform(near_mm, far_mm)
-    return reach * np.sin(angle), reach * np.cos(angle)
-
-
-def _paint_organ(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> None:
-    y, x = _around(rng, 30, 115)
-    shape = outline(y, x, rng.uniform(12, 75), 0.22, rng)
-    signal = tissues.lung if rng.random() < 0.35 else rng.choice(tissues.organs)
-    grain = canvas.texture[rng.integers(0, 3)] * rng.uniform(0, 0.25)
-    if rng.random() < 0.4:
-        canvas.paint(canvas.cover(shape.grown(rng.uniform(1, 5))), rng.choice([tissues.fat, tissues.lung]))
-    canvas.paint(canvas.cover(shape), (signal * (1 + grain)).astype(np.float32))
-
-
-def _paint_vessels(
-    canvas: Canvas, tissues: Tissues, rng: np.random.Generator, count: int, reach_mm: float
-) -> None:
-    for _ in range(count):
-        y, x = _around(rng, 0.4 * reach_mm, reach_mm)
-        canvas.paint(
-            canvas.cover(outline(y, x, rng.uniform(2.5, 15), 0.12, rng)),
-            tissues.blood * rng.uniform(0.6, 1.3),
-        )
-
-
-def _paint_ring(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> None:
-    """A hollow organ: bright wall and dark inside, or dark wall and grey inside."""
-    y, x = _around(rng, 45, 100)
-    shape = outline(y, x, rng.uniform(6, 24), 0.2, rng)
-    rim, inside = rng.choice(np.array([*tissues.organs, tissues.lung, tissues.fat]), 2)
-    canvas.paint(canvas.cover(shape.grown(rng.uniform(2, 7))), rim)
-    canvas.paint(canvas.cover(shape), inside)
-
-
-def _paint_chest_wall(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> None:
-    """Layers seen from inside: muscle, ribs or marrow, bright fat, and air outside the body."""
-    y, x = _around(rng, 50, 160)
-    reach = (y * y + x * x) ** 0.5
-    body = outline(-y, -x, reach + rng.uniform(32, 75), 0.04, rng)
-    beyond = body.beyond_mm(canvas.y_mm, canvas.x_mm) + canvas.texture[2] * rng.uniform(0, 2.5)
-    depth = 0.0
-    muscle = rng.choice(tissues.organs)
-    for signal in (tissues.fat * 0.8, muscle, tissues.fat, 0.0):
-        layer = np.clip(0.5 + (beyond - depth) / canvas.spacing_mm, 0, 1).astype(np.float32)
-        if signal == 0.0 or rng.random() < 0.8:
-            canvas.paint(layer, (signal * (1 + 0.1 * canvas.texture[1])).astype(np.float32))
-        depth += rng.uniform(2, 16)
-
-
-def _paint_specks(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> None:
-    """Lung vessels: bright dots, where it is dark."""
-    dots = (rng.random(canvas.signal.shape, np.float32) < rng.uniform(0, 0.01)).astype(np.float32)
-    dots = ndimage.gaussian_filter(dots, 1.3 / canvas.spacing_mm, truncate=3)
-    dark = np.clip(1 - canvas.signal / (tissues.wall + 0.05), 0, 1)
-    canvas.signal += dots * dark * np.float32(rng.uniform(0.5, 4.0) * tissues.blood)
-
-
-def _paint_heart(canvas: Canvas, tissues: Tissues, kind: str, rng: np.random.Generator) -> None:
+def _paint_heart(canvas: Canvas, tissues: Tissues, kind: str, wild: float, rng: np.random.Generator) -> None:
     cavity, epicardium = _left_outlines(kind, rng)
     right_chance = {"middle": 0.93, "base": 0.97, "apex": 0.5}[kind]
-    right = _right_outline(epicardium.cosines[0], kind, rng) if rng.random() < right_chance else None
-    _paint_envelope(canvas, tissues, epicardium, right, rng)
+    right = _right_outline(epicardium.cosines[0], kind, wild, rng) if rng.random() < right_chance else None
+    _paint_envelope(canvas, tissues, epicardium, right, wild, rng)
     if right is not None:
         _paint_right(canvas, tissues, right, rng)
-    if kind == "base":
+    if kind == "base" and rng.random() < wild:
         _paint_atria(canvas, tissues, epicardium.cosines[0], rng)
     _paint_left(canvas, tissues, cavity, epicardium, kind, rng)
 
@@ -205,26 +91,33 @@ def _left_outlines(kind: str, rng: np.random.Generator) -> tuple[Contour, Contou
     return cavity, Contour(0.0, 0.0, cosines, sines)
 
 
-def _right_outline(epicardial_radius_mm: float, kind: str, rng: np.random.Generator) -> Contour:
+def _right_outline(epicardial_radius_mm: float, kind: str, wild: float, rng: np.random.Generator) -> Contour:
     """The free wall; the cavity is what it encloses beyond the septum."""
     widest = {"middle": 42.0, "base": 55.0, "apex": 18.0}[kind]
-    width = widest * rng.uniform(0.12, 1)
-    wrap = rng.uniform(-0.2, 0.6) * epicardial_radius_mm  # how far the outline reaches behind the LV's axis
+    width = min(widest, epicardial_radius_mm * rng.uniform(0.35 - 0.2 * wild, 1.0 + 0.6 * wild))
+    wrap = (
+        rng.uniform(-0.2 * wild, 0.6) * epicardial_radius_mm
+    )  # how far the outline reaches behind the LV's axis
     seat = max(0.4 * epicardial_radius_mm, (epicardial_radius_mm + width - wrap) / 2)
     along = epicardial_radius_mm + width - seat
-    across = max(epicardial_radius_mm * rng.uniform(0.7, 1.3), 0.6 * along)
+    across = max(epicardial_radius_mm * rng.uniform(0.85 - 0.15 * wild, 1.25), 0.65 * along)
     mean, stretch = (along + across) / 2, (along - across) / 2
     ripple = outline(0, 0, mean, 0.08, rng)
     cosines = (mean, ripple.cosines[1], stretch + ripple.cosines[2], *ripple.cosines[3:])
-    return Contour(rng.normal(0, 0.2) * epicardial_radius_mm, -seat, cosines, ripple.sines)
+    return Contour(rng.normal(0, 0.05 + 0.2 * wild) * epicardial_radius_mm, -seat, cosines, ripple.sines)
 
 
 def _paint_envelope(
-    canvas: Canvas, tissues: Tissues, epicardium: Contour, right: Contour | None, rng: np.random.Generator
+    canvas: Canvas,
+    tissues: Tissues,
+    epicardium: Contour,
+    right: Contour | None,
+    wild: float,
+    rng: np.random.Generator,
 ) -> None:
     """Pericardial fat or fluid in patches around both ventricles, then the right ventricle's thin wall."""
     signal = tissues.fat if rng.random() < 0.7 else rng.choice(tissues.organs)
-    patchy = np.clip(rng.uniform(-0.5, 1.5) + canvas.texture[2], 0, 1)
+    patchy = np.clip(rng.uniform(-1.2, 1.8) * (0.4 + 0.6 * wild) + canvas.texture[2], 0, 1)
     gap = rng.uniform(0.5, 9)
     for part in (epicardium, right):
         if part is not None:
@@ -247,7 +140,7 @@ def _paint_atria(
     canvas: Canvas, tissues: Tissues, epicardial_radius_mm: float, rng: np.random.Generator
 ) -> None:
     """Atria and outflow tracts beside the ventricles: blood that is not labelled."""
-    for _ in range(int(rng.integers(0, 3))):
+    for _ in range(int(rng.integers(1, 3))):
         angle = rng.uniform(-PI, PI)
         reach = epicardial_radius_mm + rng.uniform(4, 30)
         shape = outline(reach * np.sin(angle), reach * np.cos(angle), rng.uniform(5, 20), 0.15, rng)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.errors import GeometryError
-from model.phantom_random import Image, draw_slice
+from model.phantom_clutter import Image
+from model.phantom_random import draw_slice
 
 
 def random_slices(

@@ -17,7 +17,7 @@ from model.labels import STRUCTURES
 from model.network import build_net
 from model.randomise import random_slices
 from model.seeds import derive_generator, derive_seed
-from model.training import Batch, Group, Training
+from model.training import Batch, ColdStart, Group, Training
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
 from tasks.files import sha256_bytes, write_atomic
@@ -58,6 +58,7 @@ def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Bas
         settings.steps,
         params.training.weight_decay,
         derive_generator(params.seed, "base", "training"),
+        ColdStart(),
     )
     run_training(training, home / "training.safetensors", identity)
     base = _keep(home, save(net.state_dict()), params, source, training.curve)

@@ -15,6 +15,12 @@ _log = logging.getLogger("cardiofed.site")
 _SAID = "details stand in the site's own log"
 
 
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A filter for loggers whose lines leave the site: a traceback is full of local paths."""
+    record.exc_info = record.exc_text = None
+    return True
+
+
 @contextmanager
 def concealed() -> Iterator[None]:
     """Keep what an error says about local files on this machine.

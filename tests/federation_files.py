@@ -122,9 +122,7 @@ def finish_round(ws: Workspace, number: int, sites: Iterable[str] = SITES) -> Cl
     return close_round(ws, number)
 
 
-def replace_update(
-    ws: Workspace, site: str, data: bytes, number: int = 1, **passport: object
-) -> Update:
+def replace_update(ws: Workspace, site: str, data: bytes, number: int = 1, /, **passport: object) -> Update:
     """Upload other bytes in a site's name, announced correctly, with other words in the passport."""
     update = get_record(ws.store, update_key(site, number), Update)
     announced = {"adapter_sha256": sha256_bytes(data), "adapter_bytes": len(data), **passport}

@@ -1,0 +1,256 @@
+"""What fails a check is quarantined with its reason and stops nobody else; who is rated stays unknown."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from federation_files import SITES, delete, found, new_run, replace_update, trained, use_store
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from infra.s3_server import S3Server
+from model.errors import StoreDeniedError, StoreUnreachableError
+from model.factors import Factors
+from model.package import pack_adapter, unpack_adapter
+from tasks.admit import REASON_LETTERS, admit_updates, blind_ids
+from tasks.ledger import adapter_key, candidates_key, get_record, update_key
+from tasks.merge import merge_updates
+from tasks.records import Architecture, Candidates, Update
+from tasks.settings import Environment
+from tasks.store import Store
+from tasks.workspace import Workspace
+
+FAULTY, GOOD = "lakeside", ("hillcrest", "st-anna")
+Change = Callable[[dict[str, Factors]], dict[str, Factors]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A round with all updates, and what the faulty site really sent."""
+
+    ws: Workspace
+    env: Environment
+    update: bytes
+    adapter: bytes
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Trained]:
+    env = s3_server.environment(bucket="admission")
+    with pytest.MonkeyPatch.context() as patch:
+        use_store(patch, env)
+        ws = trained(found(new_run(tmp_path_factory, tmp_path_factory.mktemp("admission") / "run")))
+        store = ws.store
+        yield Trained(ws, env, store.get(update_key(FAULTY, 1)), store.get(adapter_key(FAULTY, 1)))
+
+
+@pytest.fixture
+def round_1(shared: Trained) -> Trained:
+    """The round before admission, as the sites left it."""
+    delete(shared.env, candidates_key(1))
+    shared.ws.store.put(adapter_key(FAULTY, 1), shared.adapter)
+    shared.ws.store.put(update_key(FAULTY, 1), shared.update)
+    return shared
+
+
+def refusal(ws: Workspace) -> str:
+    """Why the faulty site is out, after making sure that nobody else is."""
+    record = admit_updates(ws, 1)
+    assert [c.site for c in record.quarantined] == [FAULTY]
+    assert len(record.candidates) == len(GOOD)
+    assert record.missing == ()
+    assert get_record(ws.store, candidates_key(1), Candidates) == record
+    assert {receipt.site for receipt in merge_updates(ws, 1).receipts} == set(GOOD)
+    return record.quarantined[0].reason
+
+
+def test_good_updates_are_all_admitted(round_1: Trained) -> None:
+    record = admit_updates(round_1.ws, 1)
+    assert (len(record.candidates), record.quarantined, record.missing) == (3, (), ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("round", 2),
+        ("site", "hillcrest"),
+        ("plan_sha256", "0" * 64),
+        ("base_sha256", "0" * 64),
+        ("global_sha256", "0" * 64),
+        ("architecture", Architecture(channels=(4, 16))),
+        ("labels", {"RV": 3, "MYO": 2, "LV": 1}),
+        ("spacing_mm", 1.25),
+        ("rank", 64),
+    ],
+)
+def test_a_passport_of_something_else_is_quarantined_with_both_values(
+    round_1: Trained, field: str, value: Any
+) -> None:
+    replace_update(round_1.ws, FAULTY, round_1.adapter, **{field: value})
+    reason = refusal(round_1.ws)
+    assert reason.startswith(f"{field} is ")
+    assert ", the round has " in reason
+
+
+def first_layer(change: Callable[[Factors], Factors]) -> Change:
+    def changed(layers: dict[str, Factors]) -> dict[str, Factors]:
+        name = next(iter(layers))
+        return {**layers, name: change(layers[name])}
+
+    return changed
+
+
+def with_layer(layers: dict[str, Factors], name: str) -> dict[str, Factors]:
+    B, A = next(iter(layers.values()))
+    return {**layers, name: Factors(B.clone(), A.clone())}
+
+
+def grow(factors: Factors) -> Factors:
+    return Factors(factors.B.repeat(1, 9), factors.A.repeat(9, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (first_layer(lambda f: Factors(f.B * torch.nan, f.A)), "NaN or infinite"),
+        (first_layer(lambda f: Factors(f.B, f.A * torch.inf)), "NaN or infinite"),
+        (first_layer(lambda f: Factors(f.B[:-1], f.A)), "the base has"),
+        (first_layer(lambda f: Factors(f.B, f.A[:, :-1])), "the base has"),
+        (first_layer(grow), "this round allows"),
+        (lambda layers: with_layer(layers, "back.door"), "unknown layers ['back.door']"),
+        (lambda layers: dict(list(layers.items())[1:]), "missing layers"),
+        (lambda _: {}, "missing layers"),
+    ],
+)
+def test_factors_that_do_not_fit_the_base_are_quarantined(
+    round_1: Trained, change: Change, reason: str
+) -> None:
+    layers = change(unpack_adapter(round_1.adapter))
+    replace_update(round_1.ws, FAULTY, pack_adapter(layers, "fp32"))
+    assert reason in refusal(round_1.ws)
+
+
+class Bomb:
+    """What pickle would run on loading."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return pytest.fail, ("a pickle was loaded",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(Bomb()),
+        b"",
+        b"\xff" * 100,
+        save({"loose": torch.zeros(2)}),
+        save({"x|A": torch.zeros(2, 2, dtype=torch.int64), "x|B": torch.zeros(2, 2, dtype=torch.int64)}),
+    ],
+    ids=["pickle", "empty", "noise", "loose tensor", "integers"],
+)
+def test_bytes_that_are_no_package_are_quarantined(round_1: Trained, data: bytes) -> None:
+    replace_update(round_1.ws, FAULTY, data)
+    assert refusal(round_1.ws)
+
+
+def test_bytes_that_are_not_the_announced_ones_are_quarantined(round_1: Trained) -> None:
+    flipped = bytearray(round_1.adapter)
+    flipped[-1] ^= 1
+    round_1.ws.store.put(adapter_key(FAULTY, 1), bytes(flipped))
+    assert "its record announced" in refusal(round_1.ws)
+
+
+def test_a_package_above_the_limit_is_quarantined_before_it_is_read(round_1: Trained) -> None:
+    limit = round_1.ws.params.package.max_bytes
+    replace_update(round_1.ws, FAULTY, bytes(limit + 1))
+    received = round_1.ws.store.bytes_received
+    assert f"{limit + 1} bytes, at most {limit}" in refusal(round_1.ws)
+    assert round_1.ws.store.bytes_received - received < limit
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"[]", b"\x80\x04K\x01.", b'{"round": 1}', b"\xff\xfe", b"[" * 100_000],
+    ids=["torn", "list", "pickle", "fields missing", "no text", "nested"],
+)
+def test_a_malformed_announcement_is_quarantined(round_1: Trained, data: bytes) -> None:
+    round_1.ws.store.put(update_key(FAULTY, 1), data)
+    assert "Update" in refusal(round_1.ws)
+
+
+def test_an_announcement_with_an_unknown_field_is_quarantined(round_1: Trained) -> None:
+    data = round_1.update.replace(b"{", b'{"patients": ["Doe, John"],', 1)
+    round_1.ws.store.put(update_key(FAULTY, 1), data)
+    assert "patients" in refusal(round_1.ws)
+
+
+def test_an_announcement_that_was_altered_in_the_store_is_quarantined(round_1: Trained) -> None:
+    store = Store(round_1.env)
+    store._client.put_object(  # what the program's own client would never send
+        Bucket=round_1.env.s3_bucket,
+        Key=update_key(FAULTY, 1),
+        Body=round_1.update,
+        Metadata={"sha256": "0" * 64},
+    )
+    assert "the update cannot be read" in refusal(round_1.ws)
+
+
+def test_an_announcement_without_its_adapter_is_quarantined(round_1: Trained) -> None:
+    delete(round_1.env, adapter_key(FAULTY, 1))
+    assert "nothing there" in refusal(round_1.ws)
+
+
+def test_a_reason_does_not_grow_with_what_was_sent(round_1: Trained) -> None:
+    layers = unpack_adapter(round_1.adapter)
+    replace_update(round_1.ws, FAULTY, pack_adapter(with_layer(layers, "x" * 100_000), "fp32"))
+    assert len(refusal(round_1.ws)) <= REASON_LETTERS
+
+
+@pytest.mark.parametrize("fault", [StoreUnreachableError, StoreDeniedError])
+def test_a_store_that_fails_is_no_fault_of_the_update(
+    round_1: Trained, fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = Store.get
+
+    def failing(self: Store, key: str, *limits: Any, **named: Any) -> bytes:
+        if key == adapter_key(FAULTY, 1):
+            raise fault("the link broke", key)
+        return get(self, key, *limits, **named)
+
+    monkeypatch.setattr(Store, "get", failing)
+    with pytest.raises(fault):
+        admit_updates(round_1.ws, 1)
+    monkeypatch.undo()
+    assert admit_updates(round_1.ws, 1).quarantined == ()
+
+
+def test_candidates_do_not_tell_whose_they_are(round_1: Trained) -> None:
+    record = admit_updates(round_1.ws, 1)
+    text = round_1.ws.store.get(candidates_key(1)).decode()
+    assert not any(site in text for site in SITES)
+    ids = [candidate.id for candidate in record.candidates]
+    assert ids == sorted(ids)
+    hashes = {
+        site: get_record(round_1.ws.store, update_key(site, 1), Update).adapter_sha256 for site in SITES
+    }
+    assert set(blind_ids(record.plan_sha256, hashes).values()) == set(ids)
+
+
+sha256s = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+@given(plan=sha256s, payloads=st.lists(sha256s, min_size=1, max_size=6), data=st.data())
+def test_blind_ids_are_distinct_and_do_not_depend_on_names(
+    plan: str, payloads: list[str], data: st.DataObject
+) -> None:
+    names = data.draw(st.lists(st.text(min_size=1), min_size=6, max_size=6, unique=True))
+    one = blind_ids(plan, {f"site-{i}": sha256 for i, sha256 in enumerate(payloads)})
+    other = blind_ids(plan, dict(zip(names, payloads, strict=False)))
+    assert sorted(one.values()) == sorted(other.values())
+    assert len(set(one.values())) == len(payloads)
