@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -14,13 +12,3 @@ WORKERS = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity"
 def one_thread_each() -> None:
     """Keep torch to one thread per training, so that results do not depend on the number of cores."""
     torch.set_num_threads(1)
-
-
-@contextmanager
-def all_threads() -> Iterator[None]:
-    """All cores for one training, while nothing else runs."""
-    torch.set_num_threads(WORKERS)
-    try:
-        yield
-    finally:
-        one_thread_each()

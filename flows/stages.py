@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.compute import all_threads, one_thread_each
+from flows.compute import one_thread_each
 from model.errors import ConfigError
 from tasks.files import json_bytes, sha256_bytes, write_atomic
 from tasks.prepare import prepare
@@ -50,8 +50,8 @@ def pretrain(root: Path, params: Params, public: Source | None = None) -> None:
     if public is not None:
         home = root / "public"
         prepare(public.data, public.layout, public.sites, home, params)
-    with all_threads():
-        pretrain_base(root / "base", params, home)
+    one_thread_each()
+    pretrain_base(root / "base", params, home)
 
 
 def refuse_other_settings(root: Path, params: Params) -> None:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
 from pydantic import ValidationError
 from safetensors.torch import save
+from torch import Generator
 
 from model.batches import augmented_batches
 from model.errors import ObjectMissingError
 from model.labels import STRUCTURES
 from model.network import build_net
-from model.randomise import random_slices
 from model.seeds import derive_generator, derive_seed
 from model.training import Batch, ColdStart, Group, Training
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
 from tasks.files import sha256_bytes, write_atomic
+from tasks.phantoms import phantom_stream
 from tasks.records import Architecture, Base
 from tasks.settings import Params
 from tasks.slices import join_slices, load_slices
-
-_CHUNK = 50
-"""Phantom slices per unit of parallel work; part of what determines the pool."""
 
 
 def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Base:
@@ -49,18 +45,18 @@ def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Bas
     if found is not None and (home / "identity").exists() and (home / "identity").read_text() == identity:
         return found
     net = build_net(params.network.channels, derive_generator(params.seed, "base"))
-    images, masks = _phantom_pool(params) if public is None else _public_pool(public)
     settings = params.pretrain
-    training = Training(
-        net,
-        [Group(net.parameters(), settings.learning_rate)],
-        augmented_batches(images, masks, settings.batch, derive_seed(params.seed, "base", "order")),
-        settings.steps,
-        params.training.weight_decay,
-        derive_generator(params.seed, "base", "training"),
-        ColdStart(),
-    )
-    run_training(training, home / "training.safetensors", identity)
+    with _batches(params, public) as draw:
+        training = Training(
+            net,
+            [Group(net.parameters(), settings.learning_rate)],
+            draw,
+            settings.steps,
+            params.training.weight_decay,
+            derive_generator(params.seed, "base", "training"),
+            ColdStart(),
+        )
+        run_training(training, home / "training.safetensors", identity)
     base = _keep(home, save(net.state_dict()), params, source, training.curve)
     write_atomic(home / "identity", identity.encode())
     (home / "training.safetensors").unlink(missing_ok=True)
@@ -103,23 +99,15 @@ def _keep(home: Path, data: bytes, params: Params, source: str, curve: list[floa
     return base
 
 
-def _phantom_pool(params: Params) -> Batch:
-    """Phantom slices, made in parallel; the pool depends on the seed and its size only."""
-    chunks = -(-params.pretrain.slices // _CHUNK)
-    seeds = [derive_seed(params.seed, "base", "phantoms", i) for i in range(chunks)]
-    grid = (params.data.crop, params.data.spacing_mm)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_chunk, seeds, [grid] * chunks))
-    images = np.concatenate([image for image, _ in parts])[:, None]
-    masks = np.concatenate([mask for _, mask in parts])
-    return torch.from_numpy(images), torch.from_numpy(masks.astype(np.int64))
-
-
-def _chunk(seed: int, grid: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
-    return random_slices(_CHUNK, *grid, np.random.default_rng(seed))
-
-
-def _public_pool(home: Path) -> Batch:
-    """Training slices of every prepared site below ``home``."""
-    slices = join_slices([load_slices(card.parent, "train") for card in sorted(home.glob("*/card.json"))])
-    return slices.images, slices.masks
+@contextmanager
+def _batches(params: Params, public: Path | None) -> Iterator[Callable[[int, Generator], Batch]]:
+    """Fresh phantoms, or the training slices of every prepared site below ``public``."""
+    if public is None:
+        with phantom_stream(params) as stream:
+            yield stream.draw
+    else:
+        slices = join_slices(
+            [load_slices(card.parent, "train") for card in sorted(public.glob("*/card.json"))]
+        )
+        order = derive_seed(params.seed, "base", "order")
+        yield augmented_batches(slices.images, slices.masks, params.pretrain.batch, order)

@@ -49,7 +49,6 @@ class Network(_Section):
 class Pretrain(_Section):
     """The base, trained on randomised phantoms."""
 
-    slices: int = Field(ge=50, description="phantom slices drawn once and augmented")
     steps: Count = Field(description="optimizer steps")
     batch: Count = Field(description="slices per step")
     learning_rate: Rate = Field(description="AdamW's peak, for all weights")

@@ -33,7 +33,6 @@ SETTINGS = (
     "network.channels=[4,8]",
     "data.crop=32",
     "data.spacing_mm=2.5",
-    "pretrain.slices=50",
     "pretrain.steps=60",
     "pretrain.learning_rate=0.02",
     "federation.rounds=2",
