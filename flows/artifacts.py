@@ -13,6 +13,10 @@ from tasks.workspace import Workspace
 def publish_round(ws: Workspace, number: int) -> int:
     """Render the report without images, put it in the ledger, and show its tables as an artifact.
 
+    Args:
+        ws: the run; every round mirrored in its folder is in the report.
+        number: of the round that ledger key and artifact are named after.
+
     Returns:
         Size of the page, bytes.
     """

@@ -45,12 +45,15 @@ def retrying_can_help(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -
 
 
 def phase(name: str, function: Callable[P, R], say: Callable[[R], str]) -> Task[P, R]:
-    """A Prefect task around one verb.
+    """Wrap one verb as a Prefect task.
 
     Args:
         name: a template over the verb's arguments, as the UI shows the run: ``train {site}``.
         function: from ``tasks/``; it finds its own result in the ledger when it was done before.
         say: the result in one line of the log; numbers only.
+
+    Returns:
+        The task; it is tried again only after faults of store or disk, and Prefect keeps no result of it.
     """
 
     @wraps(function)

@@ -30,6 +30,9 @@ def federated_round(root: str, number: int) -> State[Any]:
     Args:
         root: folder of the run.
         number: of the round, from 1.
+
+    Returns:
+        The flow's final state; its name says so when the round was rejected, degraded or stepped back.
     """
     ws = open_workspace(root)
     plan = phases.open_(ws, number)

@@ -40,6 +40,9 @@ def servers(
         prefect_port: of Prefect; None for a free one.
         keep: leave both running at the end; ``cardiofed down`` ends them.
 
+    Yields:
+        Addresses of Prefect's pages and of the store, once both answer.
+
     Raises:
         ServerError: a port is taken, or a server does not start.
         StoreError: the store that the environment names does not answer or refuses us.

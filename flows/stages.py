@@ -57,6 +57,10 @@ def pretrain(root: Path, params: Params, public: Source | None = None) -> None:
 def refuse_other_settings(root: Path, params: Params) -> None:
     """Say so before hours of work replace what a run was started with.
 
+    Args:
+        root: the run's folder; need not exist yet.
+        params: settings that the run would get.
+
     Raises:
         ConfigError: the folder holds a federation of other settings.
     """
@@ -71,6 +75,9 @@ def enter(root: Path, params: Params, replace: bool) -> Workspace:
         root: with cohort and base ready.
         params: settings of the run.
         replace: clear a federation of other settings instead of refusing.
+
+    Returns:
+        The run's workspace, under these settings.
 
     Raises:
         ConfigError: the folder holds a federation of other settings or data.

@@ -14,11 +14,14 @@ _FIRST, _COUNT = 20_000, 10_000  # below the range from which systems take ports
 
 
 def choose_port(folder: Path, wanted: int | None) -> int:
-    """The port for the server of ``folder``; remembered there, so that a restart gets the same one.
+    """Choose the port for the server of ``folder``; remembered there, so that a restart gets the same one.
 
     Args:
         folder: the server's own.
         wanted: the user's choice; None leaves it to us.
+
+    Returns:
+        The wanted port, else the remembered one if it is free, else any free one.
 
     Raises:
         ServerError: the wanted port is taken or no port at all.

@@ -33,6 +33,9 @@ def start_prefect(folder: Path, port: int | None = None, keep: bool = False) -> 
         port: the wanted one; None for a free one that the folder remembers.
         keep: whether the server outlives this process; ``stop`` its pid file then.
 
+    Returns:
+        Addresses of the API and the pages, and the process.
+
     Raises:
         ServerError: port taken or not healthy within 120 s; with the end of the log.
     """
@@ -49,11 +52,14 @@ def start_prefect(folder: Path, port: int | None = None, keep: bool = False) -> 
 
 
 def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
-    """Variables with which a process speaks to this server and leaves the user's own Prefect alone.
+    """Have a process speak to this server and leave the user's own Prefect alone.
 
     Args:
         api_url: of the server.
         folder: where Prefect may write; the server's own folder or another one.
+
+    Returns:
+        Variables to add to that process's environment.
     """
     home = folder.absolute() / "home" / ".prefect"
     return {

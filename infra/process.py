@@ -108,6 +108,15 @@ def launch(command: Sequence[str], environment: Mapping[str, str], folder: Path,
     Without ``keep`` the kernel kills it when this process ends, however that happens (Linux; elsewhere a
     normal end only).
 
+    Args:
+        command: program, as an absolute path, and its arguments.
+        environment: all its variables; nothing is inherited.
+        folder: its working folder.
+        keep: whether it outlives this process.
+
+    Returns:
+        The process, by pid and start, as the pid file names it.
+
     Raises:
         ServerError: the program cannot be started.
     """
@@ -137,6 +146,9 @@ def recorded(pid_file: Path) -> Child | None:
 
 def stop(pid_file: Path) -> bool:
     """End the process a pid file names, and its children: first asked, after seconds killed.
+
+    Args:
+        pid_file: as :func:`launch` wrote it; removed afterwards, and need not exist.
 
     Returns:
         Whether there was one to end; a pid that meanwhile belongs to another program is left alone.

@@ -64,6 +64,9 @@ def start_s3(folder: Path, port: int | None = None, keep: bool = False) -> S3Ser
         port: the wanted one; None for a free one that the folder remembers.
         keep: whether the store outlives this process; ``stop`` its pid file then.
 
+    Returns:
+        Address and root credentials of the store, and its process.
+
     Raises:
         ServerError: port taken, program missing, or no answer; with the end of the log.
     """

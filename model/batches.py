@@ -20,13 +20,17 @@ def steps_per_epoch(n: int, batch: int) -> int:
 def augmented_batches(
     images: Tensor, masks: Tensor, batch: int, seed: int
 ) -> Callable[[int, Generator], Batch]:
-    """The batch of a step: its slices from the epoch's order, its augmentation from the generator.
+    """Set up the batches of a training: slices from the epoch's order, augmentation from the generator.
 
     Args:
         images: ``(N, 1, Y, X)`` float32.
         masks: ``(N, Y, X)`` int64.
         batch: slices per step.
         seed: of the order; the order of an epoch depends on nothing else, so training can be resumed anywhere.
+
+    Returns:
+        A function from the step, counted from 0, and a generator to images ``(n, 1, Y, X)`` and masks
+        ``(n, Y, X)``; n is ``batch``, or less at the end of an epoch.
     """
     n = images.shape[0]
     per_epoch = steps_per_epoch(n, batch)

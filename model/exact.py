@@ -32,6 +32,9 @@ def sin_cos(angle_rad: float) -> tuple[float, float]:
 
     Args:
         angle_rad: radians.
+
+    Returns:
+        The sine first, then the cosine.
     """
     quarter = int(np.rint(angle_rad / (TWO_PI / 4)))
     x = angle_rad - quarter * (TWO_PI / 4)
@@ -74,12 +77,15 @@ def blur(image: Floats, passes: int) -> Floats:
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, int], grain: int) -> Floats:
-    """A random field from −1 to 1 whose features are about ``grain`` pixels wide: bilinear value noise.
+    """Draw a random field whose features are about ``grain`` pixels wide: bilinear value noise.
 
     Args:
         rng: all randomness.
         shape: Y, X.
         grain: pixels between independent values, at least 1.
+
+    Returns:
+        ``(Y, X)`` float64, from −1 to 1.
     """
     rows, cols = (side // grain + 2 for side in shape)
     knots = 2 * rng.random((rows, cols)) - 1

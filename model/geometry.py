@@ -55,7 +55,7 @@ class Orientation:
 
 
 def orientation_of(affine: NDArray[Any]) -> Orientation:
-    """The orientation that brings a file nearest to RAS+ while slices stay slices.
+    """Choose the orientation that brings a file nearest to RAS+ while slices stay slices.
 
     For stacks whose slice axis lies nearest to the patient's foot-head axis this is nibabel's closest
     canonical orientation. Short-axis planes are doubly oblique, and there the closest orientation may turn
@@ -63,6 +63,9 @@ def orientation_of(affine: NDArray[Any]) -> Orientation:
 
     Args:
         affine: ``(4, 4)``, file voxel indices to RAS+ millimetres.
+
+    Returns:
+        Which file axis native Z, Y and X are read from, and which of them run against it.
 
     Raises:
         GeometryError: the affine is singular or not finite.

@@ -51,7 +51,7 @@ class Trainable:
 def rank_for_volume(
     n: int, n_max: int, rank_min: int, rank_max: int, rule: Literal["sqrt", "linear", "constant"]
 ) -> int:
-    """Rank of a site with ``n`` training slices: ``clamp(round(r_max · f(n / n_max)), r_min, r_max)``.
+    """Rank by data volume: ``clamp(round(r_max · f(n / n_max)), r_min, r_max)``.
 
     Args:
         n: training slices of this site, at least 1.
@@ -59,6 +59,9 @@ def rank_for_volume(
         rank_min: lower clamp.
         rank_max: upper clamp, and the rank of the largest site.
         rule: f is √x, x or 1.
+
+    Returns:
+        The site's rank, from ``rank_min`` to ``rank_max``.
     """
     share = n / n_max
     grown = {"sqrt": math.sqrt(share), "linear": share, "constant": 1.0}[rule]
@@ -78,6 +81,10 @@ def inject(net: nn.Module, spec: LoraSpec, generator: torch.Generator) -> Traina
         net: a folded network; afterwards only the returned parameters require gradients.
         spec: ranks and scaling.
         generator: source of A's initial values (Kaiming uniform); B starts at zero, so the output is unchanged.
+
+    Returns:
+        What is trained: A ``(r, in, k, k)`` and B ``(out, r, 1, 1)`` of every branch; narrow layers and
+        biases whole.
     """
     wide = [name.removesuffix(".weight") for name, p in net.named_parameters() if is_wide(p, spec.wide_from)]
     ranks = {name: layer_rank(net.get_parameter(f"{name}.weight"), spec.rank) for name in wide}

@@ -31,6 +31,9 @@ def merge_shares(weights: Mapping[str, float], volumes: Mapping[str, float], for
         form: ``paper`` divides by ``Σ v_c``, so a penalty also shortens the step; ``renormalised`` divides by
             ``Σ w_c v_c``, so the shares add up to 1.
 
+    Returns:
+        Site → share: ``w_c v_c`` over that sum.
+
     Raises:
         RoundError: no updates, or every weight is zero.
 
@@ -84,7 +87,7 @@ def advance(
 def left_over(
     published: Adapter, carry: Adapter, step: Adapter, fraction: float, next_published: Adapter, rank: int
 ) -> dict[str, Factors]:
-    """What the exact sum holds and the published adapter does not: the carry of the next round.
+    """Work out what the exact sum holds and the published adapter does not.
 
     Args:
         published: before the round.
@@ -93,6 +96,9 @@ def left_over(
         fraction: the accepted fraction.
         next_published: what is published after the round, as the sites will decode it.
         rank: budget per layer of the carry.
+
+    Returns:
+        The carry of the next round: balanced factors of at most ``rank`` per layer.
     """
     exact = [(1.0, published), (1.0, carry), (fraction, step), (-1.0, next_published)]
     return truncate_adapter(sum_adapters(exact), rank)[0]

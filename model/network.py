@@ -80,6 +80,9 @@ def build_net(channels: tuple[int, ...], generator: torch.Generator | None = Non
     Args:
         channels: feature maps per level, at least two.
         generator: source of the initial weights; None leaves torch's defaults, for weights loaded later.
+
+    Returns:
+        The network, every parameter trainable.
     """
     net = ResidualUNet(channels)
     if generator is not None:

@@ -27,6 +27,9 @@ def pack_adapter(adapter: Adapter, dtype: Dtype) -> bytes:
     Args:
         adapter: balanced factors (:func:`model.factors.truncate`), so that rows have comparable ranges.
         dtype: ``int8`` keeps one scale per row; the other two are plain casts.
+
+    Returns:
+        A safetensors file that :func:`unpack_adapter` reads.
     """
     tensors: dict[str, Tensor] = {}
     for name, (B, A) in adapter.items():

@@ -41,12 +41,15 @@ class Patient:
 
 
 def draw_patient(group: str, slices: int, rng: np.random.Generator) -> Patient:
-    """A patient of this pathology group.
+    """Draw a patient of this pathology group.
 
     Args:
         group: one of ``model.phantom_anatomy.GROUPS``.
         slices: of the stack, 1 or more.
         rng: all randomness.
+
+    Returns:
+        The phantom: heart, torso, its place in the image, and a shift for each of the slices.
     """
     heart = draw_heart(group, rng)
     shifts = tuple((between(rng, -1.6, 1.6), between(rng, -1.6, 1.6)) for _ in range(slices))

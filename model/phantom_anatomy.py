@@ -78,11 +78,14 @@ GROUPS = tuple(_SIZES)
 
 
 def draw_heart(group: str, rng: np.random.Generator) -> Heart:
-    """A heart of this pathology group.
+    """Draw a heart of this pathology group.
 
     Args:
         group: one of ``GROUPS``.
         rng: all randomness.
+
+    Returns:
+        Its sizes in mm at ED and its motion to ES; only HCM has a thick septum, only MINF a scar.
 
     Raises:
         DataError: unknown group.
@@ -105,12 +108,15 @@ def draw_heart(group: str, rng: np.random.Generator) -> Heart:
 
 
 def outlines_at(heart: Heart, phase: Phase, height_mm: float) -> Outlines:
-    """The outlines of the slice ``height_mm`` below where the base stands at ED.
+    """Cut the heart ``height_mm`` below where the base stands at ED.
 
     Args:
         heart: the patient.
         phase: at ES the base has moved down by ``along`` × length.
         height_mm: negative above the base: atria, no outline.
+
+    Returns:
+        The slice's outlines in mm around the heart's axis; None for what does not reach it.
     """
     down = heart.along * heart.length_mm if phase == "ES" else 0.0
     height = height_mm - down

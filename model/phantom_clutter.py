@@ -29,7 +29,7 @@ class Tissues:
 def outline(
     y_mm: float, x_mm: float, radius_mm: float, roughness: float, rng: np.random.Generator
 ) -> Contour:
-    """A random star-shaped outline.
+    """Draw a random star-shaped outline.
 
     Args:
         y_mm: centre.
@@ -37,6 +37,9 @@ def outline(
         radius_mm: mean radius.
         roughness: relative amplitude of the ellipse term; higher harmonics fall with their order squared.
         rng: all randomness.
+
+    Returns:
+        A contour of five harmonics around the mean radius.
     """
     order = np.arange(1, 6)
     fall = radius_mm * roughness * np.array([0.3, 1.0, 0.35, 0.2, 0.1])
@@ -45,11 +48,14 @@ def outline(
 
 
 def draw_tissues(wild: float, rng: np.random.Generator) -> Tissues:
-    """The signals of one image.
+    """Draw the signals of one image.
 
     Args:
         wild: 0 … 1; the wilder, the more the two ventricles' blood may differ.
         rng: all randomness.
+
+    Returns:
+        A signal per tissue and of six organs; blood is always brighter than the wall.
     """
     wall = rng.uniform(0.08, 0.45)
     blood = wall + rng.uniform(0.15, 0.8)

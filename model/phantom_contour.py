@@ -34,11 +34,14 @@ class Contour:
     sines: tuple[float, ...] = ()
 
     def beyond_mm(self, y_mm: Field, x_mm: Field) -> Field:
-        """Radial distance of points beyond the outline, mm; negative inside.
+        """Measure how far points lie beyond the outline.
 
         Args:
-            y_mm: any shape; the result has its shape and dtype.
+            y_mm: any shape.
             x_mm: same shape.
+
+        Returns:
+            Radial distance in mm, negative inside; shape and dtype of ``y_mm``.
         """
         dy, dx = y_mm - self.y_mm, x_mm - self.x_mm
         r = np.sqrt(dy * dy + dx * dx) + 1e-6

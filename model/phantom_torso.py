@@ -55,10 +55,13 @@ class Torso:
 
 
 def draw_torso(rng: np.random.Generator) -> Torso:
-    """A patient's surroundings.
+    """Draw a patient's surroundings.
 
     Args:
         rng: all randomness.
+
+    Returns:
+        Body and organs around the left ventricle's axis, and how thick fat and muscle are, all in mm.
     """
 
     def blob(

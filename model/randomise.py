@@ -50,12 +50,15 @@ def random_slices(
 
 
 def image_of(signal: Image, spacing_mm: float, rng: np.random.Generator) -> Image:
-    """What a random scanner makes of a true signal: resolution, ghosts, coil bias, noise, contrast.
+    """Pass a true signal through a random scanner: resolution, ghosts, coil bias, noise, contrast.
 
     Args:
         signal: ``(Y, X)`` float32, 0 and above.
         spacing_mm: pixel size.
         rng: all randomness.
+
+    Returns:
+        ``(Y, X)`` float32, from 0 to 1.
     """
     image = _resolve(np.clip(signal, 0, None), spacing_mm, rng)
     if rng.random() < 0.25:

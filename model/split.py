@@ -47,7 +47,15 @@ def split_patients(
 
 
 def split_sizes(patients: int, validation: float, test: float) -> dict[str, int]:
-    """How many patients each side gets; every side gets at least one.
+    """Work out how many patients each side gets.
+
+    Args:
+        patients: of the site.
+        validation: fraction of the patients, 0…1; rounded half up.
+        test: likewise.
+
+    Returns:
+        Side → number of patients, at least one.
 
     Raises:
         CohortError: fewer than three patients.

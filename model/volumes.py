@@ -43,12 +43,15 @@ class HeartFunction:
 
 
 def volume_ml(mask: NDArray[Any], label: int, spacing_mm: tuple[float, float, float]) -> float:
-    """Volume of one label: voxel count times voxel size.
+    """Measure one label: voxel count times voxel size.
 
     Args:
         mask: ``(Z, Y, X)`` integer labels.
         label: the structure's value, see ``model/labels.py``.
         spacing_mm: (z, y, x); z is the distance between slices, gap included.
+
+    Returns:
+        Volume in ml; 0 when no voxel has the label.
     """
     return int(np.count_nonzero(mask == label)) * prod(spacing_mm) / MM3_PER_ML
 
@@ -61,12 +64,15 @@ def mass_g(myocardium_ml: float) -> float:
 def heart_function(
     ed: NDArray[Any], es: NDArray[Any], spacing_mm: tuple[float, float, float]
 ) -> HeartFunction:
-    """Volumes, EF and mass from the masks of both phases.
+    """Read the heart's function off the masks of both phases.
 
     Args:
         ed: ``(Z, Y, X)`` labels at end-diastole.
         es: ``(Z, Y, X)`` labels at end-systole.
         spacing_mm: (z, y, x) of both.
+
+    Returns:
+        EDV and ESV of both ventricles in ml, and the myocardium's mass at end-diastole in g.
     """
     lv, rv = (
         Ventricle(volume_ml(ed, label, spacing_mm), volume_ml(es, label, spacing_mm)) for label in (LV, RV)

@@ -27,7 +27,16 @@ from tasks.workspace import Workspace
 
 
 def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
-    """One epoch on the site's own training cases; the personal adapter stays in the site's folder.
+    """Train on the site's own cases from the closed model; the personal adapter stays in the site's folder.
+
+    Args:
+        ws: the run.
+        number: of a closed round.
+        site: whose cases, and in whose folder the adapter stays.
+
+    Returns:
+        Dice per structure on the site's validation cases before and after; the earlier record when the site
+        has adapted this very model before.
 
     Raises:
         ObjectMissingError: the round is not closed yet.

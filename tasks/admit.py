@@ -30,7 +30,15 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
     """Check every invited site's update and republish the good ones under blind names.
 
     A faulty update is quarantined with its reason and never stops the round for the others; a late or absent
-    one is missing. The result is written once.
+    one is missing.
+
+    Args:
+        ws: the run.
+        number: of an open round.
+
+    Returns:
+        Admitted updates by blind name, quarantined ones with the reason, and missing sites; the earlier
+        record unless it was below the quorum and a site that it lacks has an update in the ledger now.
 
     Raises:
         StoreError: the store does not answer.
@@ -110,6 +118,12 @@ def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes
 
 def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> None:
     """Refuse an update that answers another plan.
+
+    Args:
+        update: the record that announces the adapter.
+        plan: of the round.
+        plan_sha256: of the plan's bytes in the ledger.
+        site: whose key the update stands under.
 
     Raises:
         PassportError: names every field that differs, with both values.

@@ -13,9 +13,17 @@ T = TypeVar("T", bound=Record)
 
 
 def find_answer(store: Store, key: str, kind: type[T]) -> T | None:
-    """The record under ``key``; None when there is none, or one that is malformed or not the announced bytes.
+    """Read a site's record without trusting it.
 
     One site's broken file must not stop the round for the others, and the site itself writes it anew.
+
+    Args:
+        store: the ledger's store.
+        key: where the record stands.
+        kind: what it must be.
+
+    Returns:
+        The record; None when there is none, or one that is malformed or not the announced bytes.
 
     Raises:
         StoreUnreachableError: nobody answers, which says nothing about the record.

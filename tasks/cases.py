@@ -129,6 +129,9 @@ def read_volume(path: Path, mask: bool = False) -> Volume:
         path: ``.nii`` or ``.nii.gz``.
         mask: keep the stored dtype instead of float32.
 
+    Returns:
+        Voxels ``(Z, Y, X)``, their spacing in mm, and the way back to the file's own axes.
+
     Raises:
         UnreadableError: the file is missing, truncated, or not NIfTI.
         GeometryError: not 3-D, or spacing missing, implausible or at odds with the affine.
@@ -191,6 +194,9 @@ def read_cases(site_home: Path, split: str | None = None) -> tuple[CaseRow, ...]
     Args:
         site_home: the site's folder below ``home``.
         split: only this side's rows; all without it.
+
+    Returns:
+        The rows in the table's order; empty when no case stands on that side.
 
     Raises:
         UnreadableError: the site was not prepared, or the table is damaged.

@@ -33,7 +33,14 @@ from tasks.workspace import Workspace
 
 
 def close_round(ws: Workspace, number: int) -> Close:
-    """The round's terminal record; written once for these verdicts.
+    """Take the merged step whole, in part or not at all, as the verdicts say, and end the round.
+
+    Args:
+        ws: the run.
+        number: of a merged round.
+
+    Returns:
+        The round's terminal record, written once; only a record of a failed round is replaced.
 
     Raises:
         ObjectMissingError: the round is not merged yet.

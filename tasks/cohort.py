@@ -130,10 +130,13 @@ def write_cohort(root: Path) -> tuple[SiteCohort, ...]:
 
 
 def true_volumes(spec: SiteSpec) -> tuple[TrueVolumes, ...]:
-    """The true volumes of a hospital's patients, without writing or rendering anything.
+    """Compute the true volumes of a hospital's patients, without writing or rendering anything.
 
     Args:
         spec: one of ``SITES``.
+
+    Returns:
+        Left-ventricular EDV and ESV in ml per patient, in the order of their numbers.
     """
     return tuple(
         _truth(_name(number), patient, spec)

@@ -34,6 +34,11 @@ from tasks.workspace import Workspace
 def train_alone(ws: Workspace, federation: FederationRecord, site: str) -> Path:
     """Local-only LoRA: the site's own adapters folded round after round, nothing exchanged.
 
+    Args:
+        ws: the run; its settings give rounds and steps.
+        federation: the base, and the site's rank.
+        site: one of its members.
+
     Returns:
         File of the final weights; found when the same training was done before.
     """

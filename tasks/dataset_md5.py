@@ -11,11 +11,14 @@ from dvc_data.hashfile.tree import Tree
 
 
 def dataset_md5(files: Iterable[Path], root: Path) -> str:
-    """The md5 ``dvc add`` would write for a folder with these files, such as ``3f9c….dir``.
+    """Fingerprint a folder with these files as ``dvc add`` would.
 
     Args:
         files: files below ``root``, in any order, each counted once.
         root: the folder their names are relative to.
+
+    Returns:
+        The md5 that ``dvc add`` would write, such as ``3f9c….dir``.
 
     Source: DVC's own tree of file md5s and relative names.
     """

@@ -16,7 +16,13 @@ from tasks.workspace import Workspace
 
 
 def read_card(data_home: Path) -> SiteCard:
-    """A prepared site's card.
+    """Read a prepared site's card.
+
+    Args:
+        data_home: folder of the site's prepared data.
+
+    Returns:
+        What the site tells about its data: counts, ranges and the data's md5.
 
     Raises:
         UnreadableError: the site was not prepared, or the card is damaged.
@@ -39,6 +45,9 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
     Args:
         ws: the run.
         base: record of the pretrained base, whose file lies in ``ws.base_home``.
+
+    Returns:
+        The federation record: the base, and every prepared site with its rank.
 
     Raises:
         RoundError: the store holds a federation with another base.

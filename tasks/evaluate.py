@@ -83,6 +83,13 @@ def evaluate_site(predict: Predict, site_home: Path, split: str, surfaces: bool 
 def load_cases(site_home: Path, split: str) -> tuple[Case, ...]:
     """Read every volume of one side of one prepared site.
 
+    Args:
+        site_home: the site's folder below ``home``.
+        split: ``train``, ``validation`` or ``test``.
+
+    Returns:
+        A case per patient and phase, in the case table's order.
+
     Raises:
         DataError: a file is missing or damaged.
     """
@@ -91,6 +98,12 @@ def load_cases(site_home: Path, split: str) -> tuple[Case, ...]:
 
 def load_case(row: CaseRow) -> Case:
     """Read one volume and its mask.
+
+    Args:
+        row: the line of the case table that names both files.
+
+    Returns:
+        Slices on the network's grid, the truth in the file's own axes, and the way from one to the other.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -105,6 +118,11 @@ def load_case(row: CaseRow) -> Case:
 def evaluate_cases(predict: Predict, cases: Sequence[Case], surfaces: bool = True) -> pd.DataFrame:
     """Evaluate a model on volumes already read.
 
+    Args:
+        predict: slices to class probabilities.
+        cases: as :func:`load_cases` returns them.
+        surfaces: also compute HD, HD95 and ASSD; NaN without.
+
     Returns:
         A row per patient, phase and structure: patient, group, phase, structure, dice, voe, hd_mm, hd95_mm,
         assd_mm, pred_ml, true_ml, n_slices. What is undefined is NaN.
@@ -114,6 +132,13 @@ def evaluate_cases(predict: Predict, cases: Sequence[Case], surfaces: bool = Tru
 
 def segment_case(predict: Predict, row: CaseRow) -> Segmentation:
     """Segment one case of a case table, for overlay pictures.
+
+    Args:
+        predict: slices to class probabilities.
+        row: the case's line of the table.
+
+    Returns:
+        Image, truth and prediction ``(Z, Y, X)`` on the native grid, with its spacing in mm.
 
     Raises:
         DataError: a file is missing or damaged.

@@ -58,10 +58,13 @@ def sha256_file(path: Path) -> str:
 
 
 def json_bytes(tree: Any) -> bytes:
-    """Canonical JSON: keys sorted, no blanks, UTF-8, one newline at the end; equal trees give equal bytes.
+    """Serialise a tree so that equal trees give equal bytes.
 
     Args:
         tree: mappings, sequences, strings, numbers, booleans and None.
+
+    Returns:
+        Canonical JSON: keys sorted, no blanks, UTF-8, one newline at the end.
 
     Raises:
         ValueError: NaN or infinity, which JSON does not have.

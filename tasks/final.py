@@ -24,6 +24,11 @@ COLUMNS = ["model", "owner", "site"]
 def evaluate_test_cases(ws: Workspace, federation: FederationRecord, site: str) -> Path:
     """All models on one site's test cases; overlays of the global model stay in the site's folder.
 
+    Args:
+        ws: the run, its last round closed.
+        federation: the base, and the members whose models are compared.
+        site: whose test cases.
+
     Returns:
         The site's table: a row per model, owner, patient, phase and structure (:func:`evaluate_cases`).
     """

@@ -116,6 +116,9 @@ def round_status(entry: RoundHistory) -> Status:
 def validation_dice(history: Sequence[RoundHistory]) -> dict[str, dict[int, float]]:
     """The global model's Dice on each site's validation slices, from what the judges measured.
 
+    Args:
+        history: rounds in order, as :func:`read_history` returns them.
+
     Returns:
         Site → number of rounds behind the model → Dice; 0 is the model before the first round. A later
         round's own measurement of the model it starts from takes the place of "before + gain".

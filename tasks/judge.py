@@ -15,7 +15,16 @@ from tasks.workspace import Workspace
 
 
 def judge_merged(ws: Workspace, number: int, site: str) -> Verdict:
-    """One site's paired gains of the merged step over the model before the round.
+    """Compare the merged step with the model before the round on one site's validation slices.
+
+    Args:
+        ws: the run.
+        number: of a merged round.
+        site: the one that judges.
+
+    Returns:
+        The Dice before, and the paired gain for each fraction of the step; the earlier record when the site
+        has judged this very merge before.
 
     Raises:
         ObjectMissingError: the round is not merged yet.

@@ -33,7 +33,14 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def checked_name(name: str, kind: str = "site") -> str:
-    """``name`` itself, when it can stand in a key: 1 to 40 of a-z, 0-9 and -, not starting with -.
+    """Check that a name can stand in a key: 1 to 40 of a-z, 0-9 and -, not starting with -.
+
+    Args:
+        name: of a site or a candidate.
+        kind: what it names, for the error message.
+
+    Returns:
+        ``name`` itself.
 
     Raises:
         ConfigError: anything else, so that a name never becomes a path.
@@ -48,7 +55,13 @@ def checked_name(name: str, kind: str = "site") -> str:
 
 
 def round_prefix(number: int) -> str:
-    """``global/rounds/0007/``: what the hub wrote in a round.
+    """What the hub wrote in a round.
+
+    Args:
+        number: of the round, 0 to 9999.
+
+    Returns:
+        ``global/rounds/0007/`` for round 7.
 
     Raises:
         ConfigError: the number is not 0 to 9999.
@@ -73,6 +86,12 @@ def federation_key() -> str:
 
 def base_key(sha256: str) -> str:
     """The frozen base network, named by its content.
+
+    Args:
+        sha256: of its file, 64 hexadecimal digits in lower case.
+
+    Returns:
+        ``global/base/<sha256>.safetensors``.
 
     Raises:
         ConfigError: not 64 hexadecimal digits.
@@ -160,6 +179,11 @@ def report_key(number: int) -> str:
 def put_record(store: Store, key: str, record: BaseModel) -> str:
     """Write a record as canonical JSON.
 
+    Args:
+        store: the ledger's store.
+        key: where it shall stand; what was there is replaced.
+        record: what is written.
+
     Returns:
         The sha256 of its bytes; equal records have equal hashes.
 
@@ -183,6 +207,9 @@ def get_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BY
         key: where it stands.
         kind: what it must be.
         max_bytes: a larger object is refused before it is downloaded.
+
+    Returns:
+        The record, every field of it present and of the right type.
 
     Raises:
         ObjectMissingError: there is none.

@@ -31,9 +31,17 @@ from tasks.workspace import Workspace
 
 
 def merge_updates(ws: Workspace, number: int) -> MergeRecord:
-    """The round's step; found in the ledger when the same candidates and ratings were merged before.
+    """Weight the admitted updates and add them up to the round's step.
 
     After the round has closed its merge stands, whoever still sends a rating.
+
+    Args:
+        ws: the run.
+        number: of a round whose updates were admitted.
+
+    Returns:
+        How the step came about, with a receipt per site; the earlier record when the same candidates and
+        ratings were merged before.
 
     Raises:
         RoundError: fewer updates than the quorum.

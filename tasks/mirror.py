@@ -26,6 +26,13 @@ def keep_round(ws: Workspace, number: int) -> Versioned:
 
     A site's record that cannot be read stays in the version and is left out of the mirror.
 
+    Args:
+        ws: the run.
+        number: of the round.
+
+    Returns:
+        The round's tag and commit, and how many files and bytes it has.
+
     Raises:
         StoreError: the store or the DVC remote does not answer.
         DiskError: the folder cannot be written.

@@ -34,7 +34,15 @@ class TrainedModel:
 
 
 def trained_models(ws: Workspace, federation: FederationRecord) -> Iterator[TrainedModel]:
-    """All models after the last round, one at a time, from what lies in the run's folder.
+    """Go through all models after the last round, from what lies in the run's folder.
+
+    Args:
+        ws: the run, its rounds mirrored.
+        federation: the base and the members.
+
+    Yields:
+        One model at a time: the shared ones, then each member's personal one, if there is one, and its local
+        one, which is trained now if it was not before.
 
     Raises:
         RoundError: the last round has not closed.
@@ -53,7 +61,13 @@ def trained_models(ws: Workspace, federation: FederationRecord) -> Iterator[Trai
 
 
 def last_close(ws: Workspace) -> Close:
-    """The terminal record of the last planned round, as mirrored.
+    """Read how the last planned round ended.
+
+    Args:
+        ws: the run.
+
+    Returns:
+        The round's terminal record, as mirrored.
 
     Raises:
         RoundError: that round has not closed.

@@ -12,7 +12,14 @@ from tasks.workspace import Workspace
 
 
 def open_round(ws: Workspace, number: int) -> Plan:
-    """The round's plan; written on the first call, read on every later one.
+    """Open a round, unless it is open.
+
+    Args:
+        ws: the run; its settings become the plan's.
+        number: of the round, from 1.
+
+    Returns:
+        The round's plan; written on the first call, read on every later one.
 
     Raises:
         RoundError: the round before has not ended.

@@ -45,6 +45,9 @@ def site_heatmap(matrices: Mapping[str, pd.DataFrame]) -> bytes:
 
     Args:
         matrices: title → matrix as ``summary.site_matrix`` returns it; at least one with a defined cell.
+
+    Returns:
+        PNG, the panels side by side.
     """
     values = np.concatenate([m.to_numpy(dtype=np.float64).ravel() for m in matrices.values()])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
@@ -96,12 +99,15 @@ def bytes_sent(history: Sequence[RoundHistory]) -> bytes:
 
 
 def draw_png(size_in: tuple[float, float], draw: Callable[[Figure], None], dpi: int = DPI) -> bytes:
-    """A figure as PNG, the same bytes for the same drawing; safe to call from several threads.
+    """Draw a figure; safe to call from several threads.
 
     Args:
         size_in: width and height, inches.
         draw: fills an empty figure.
         dpi: pixels per inch.
+
+    Returns:
+        PNG, the same bytes for the same drawing.
     """
     with _DRAWING:
         figure = Figure(figsize=size_in, layout="constrained", facecolor="white")

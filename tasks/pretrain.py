@@ -26,12 +26,15 @@ from tasks.slices import join_slices, load_slices
 
 
 def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Base:
-    """The base's record; its weights lie in ``home/<sha256>.safetensors``.
+    """Train the shared base.
 
     Args:
         home: folder of the base; a base made before under the same settings is found there.
         params: seed, network, grid and pretraining.
         public: folder of prepared public sites to train on instead of phantoms.
+
+    Returns:
+        The base's record; its weights lie in ``home/<sha256>.safetensors``.
 
     Raises:
         UnreadableError: the public cohort is not prepared.
@@ -73,7 +76,13 @@ def read_base(home: Path) -> Base | None:
 
 
 def need_base(home: Path) -> Base:
-    """The record of the base in ``home``.
+    """Read the record of a base that must be there.
+
+    Args:
+        home: folder of the base.
+
+    Returns:
+        The record; the file of its weights is there as well.
 
     Raises:
         ObjectMissingError: it has not been trained.

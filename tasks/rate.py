@@ -28,7 +28,16 @@ from tasks.workspace import Workspace
 
 
 def rate_candidates(ws: Workspace, number: int, site: str) -> Ratings:
-    """One site's gains for every candidate but its own.
+    """Score every candidate but the site's own on the site's validation slices.
+
+    Args:
+        ws: the run.
+        number: of a round whose updates were admitted.
+        site: the one that rates.
+
+    Returns:
+        The Dice before, and the paired gain by blind name; the earlier record when the site has rated the
+        same candidates before.
 
     Raises:
         ObjectMissingError: admission has not ended.

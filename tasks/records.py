@@ -61,7 +61,13 @@ class FederationRecord(Record):
     members: tuple[Member, ...]
 
     def member(self, site: str) -> Member:
-        """One site's entry.
+        """Find one site's entry.
+
+        Args:
+            site: name of the site.
+
+        Returns:
+            Its training slices, the md5 of its data and its rank.
 
         Raises:
             RoundError: the site is not a member.
@@ -82,7 +88,13 @@ class Plan(Record):
     params: Params
 
     def member(self, site: str) -> Member:
-        """The invitation of one site.
+        """Find the invitation of one site.
+
+        Args:
+            site: name of the site.
+
+        Returns:
+            Its entry as it stood when the round opened.
 
         Raises:
             RoundError: the site is not invited.

@@ -14,6 +14,9 @@ from tasks.summary import metrics, model_table, read_cases, site_matrix
 def write_results(root: Path) -> None:
     """Write ``metrics.json`` and ``plots/{learning,models,matrix}.csv`` of a run.
 
+    Args:
+        root: the run's folder; without a test evaluation in it, ``models`` and ``matrix`` are not written.
+
     Raises:
         DataError: the evaluation's table is malformed.
         DiskError: a file could not be written.

@@ -174,6 +174,9 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         path: the YAML file.
         overrides: such as ``federation.rounds=10``; values are parsed as YAML.
 
+    Returns:
+        The settings, every one checked for type and bounds.
+
     Raises:
         ConfigError: names every fault of the file and the overrides at once.
     """
@@ -199,6 +202,9 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
 
 def load_environment() -> Environment:
     """Read the ``CARDIOFED_…`` variables.
+
+    Returns:
+        Address, bucket and credentials of the store; the secret key does not show when printed.
 
     Raises:
         ConfigError: names every missing or malformed variable at once.

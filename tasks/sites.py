@@ -52,7 +52,13 @@ def form_sites(patients: list[Patient], how: str, root: Path) -> dict[str, list[
 
 
 def safe_name(name: str) -> str:
-    """A site's name as ``[a-z0-9-]{1,40}``: accents dropped, everything else a hyphen.
+    """Turn a site's name into one that can stand in keys and paths.
+
+    Args:
+        name: as the folder, the group or the table gives it.
+
+    Returns:
+        The name as ``[a-z0-9-]{1,40}``: lower case, accents dropped, everything else a hyphen.
 
     Raises:
         CohortError: nothing is left of it.

@@ -35,13 +35,16 @@ class Slices:
 
 
 def volume_slices(image: Tensor, mask: Tensor, patient: int, phase: str) -> Slices:
-    """All slices of one volume.
+    """Take one volume apart into its slices.
 
     Args:
         image: ``(Z, 1, S, S)``, normalised.
         mask: ``(Z, 1, S, S)`` labels, any dtype.
         patient: number in the pseudonym.
         phase: ``ED`` or ``ES``.
+
+    Returns:
+        All ``Z`` slices in the volume's order, each with its patient, phase and index.
     """
     count = image.shape[0]
     numbers = torch.full((count,), patient), torch.full((count,), PHASES.index(phase)), torch.arange(count)
@@ -72,6 +75,9 @@ def load_slices(site_home: Path, split: str) -> Slices:
     Args:
         site_home: the site's folder below ``home``.
         split: ``train``, ``validation`` or ``test``.
+
+    Returns:
+        All slices of that side, in the order they were saved.
 
     Raises:
         UnreadableError: the site was not prepared, or the file is damaged.

@@ -96,6 +96,11 @@ class Store:
         Small objects carry an MD5, so that a store takes them whole or not at all; large ones go in parts of
         8 MiB, of which only a broken one is sent again.
 
+        Args:
+            key: the object.
+            data: its whole content.
+            content_type: MIME type that the store tells its readers.
+
         Returns:
             sha256 of ``data``, also kept as the object's metadata ``sha256``.
 
@@ -115,7 +120,7 @@ class Store:
         return sha256
 
     def get(self, key: str, sha256: str | None = None, max_bytes: int | None = None) -> bytes:
-        """The bytes under ``key``, after their hash was compared with the announced one.
+        """Read an object, and compare its hash with the announced one.
 
         A connection that breaks is taken up again at the byte it broke at.
 
@@ -123,6 +128,9 @@ class Store:
             key: the object.
             sha256: the hash some record announced; the object's own metadata is checked in any case.
             max_bytes: a larger object is refused before its body is read.
+
+        Returns:
+            The object's whole content.
 
         Raises:
             ObjectMissingError: nothing there.

@@ -55,7 +55,14 @@ class Interval:
 
 
 def read_cases(path: Path) -> pd.DataFrame | None:
-    """The evaluation's case table, or None while there is none.
+    """Read the evaluation's case table.
+
+    Args:
+        path: of ``cases.csv``.
+
+    Returns:
+        A row per model, owner, site, patient, phase and structure, undefined numbers as NaN; None while there
+        is no file.
 
     Raises:
         DataError: columns are missing.
@@ -72,6 +79,9 @@ def read_cases(path: Path) -> pd.DataFrame | None:
 
 def model_table(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per model, in the order base, global, personal, local, FedAvg.
+
+    Args:
+        cases: the case table.
 
     Returns:
         Index model; columns ``dice`` (all test cases), ``in_client``, ``cross_client``, ``RV``, ``MYO``,
@@ -93,6 +103,9 @@ def site_matrix(cases: pd.DataFrame, model: str) -> pd.DataFrame:
 
 def gain_table(cases: pd.DataFrame) -> pd.DataFrame:
     """What the federation gave each site: the global model against the base as shipped.
+
+    Args:
+        cases: the case table.
 
     Returns:
         Index site; columns ``zero_shot``, ``global``, ``gain`` (mean over patients in both), ``patients``,
@@ -121,6 +134,9 @@ def paired_interval(
         b: the model it is compared with.
         rng: draws the patients.
         view: ``in`` compares on own test cases, ``cross`` on the others', ``all`` on both.
+
+    Returns:
+        Mean difference and its bounds, NaN when no patient has a defined Dice under both models; the counts.
     """
     pairs = _paired(cases, a, b, view)
     defined = pairs.dropna()

@@ -27,7 +27,16 @@ from tasks.workspace import Workspace
 
 
 def train_site(ws: Workspace, number: int, site: str) -> Update:
-    """One site's update for this round; found in the ledger when the same work was done before.
+    """Train one site's adapter from the round's model and upload it.
+
+    Args:
+        ws: the run.
+        number: of an open round.
+        site: the one that trains, on its own cases.
+
+    Returns:
+        The passport of the uploaded adapter; the earlier one when the site has trained on the same plan and
+        data before.
 
     Raises:
         RoundError: the site is not invited.
@@ -88,6 +97,9 @@ def train_lora(
         params: learning rates, batch and weight decay.
         steps: length of the training.
         seed: of A, the order of slices and the augmentation.
+
+    Returns:
+        The training before its first step, for :func:`tasks.checkpoint.run_training`.
     """
     generator = derive_generator(seed, "train")
     trainable = inject(net, spec, generator)

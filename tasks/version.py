@@ -51,6 +51,10 @@ def open_versions(repo: Path, env: Environment) -> None:
     Credentials go to ``.dvc/config.local`` (0600, not tracked) only. Nothing of the user's own git or DVC
     configuration is used or changed.
 
+    Args:
+        repo: the versions' own repository.
+        env: address and credentials of the store, for DVC.
+
     Raises:
         DiskError: the folder cannot be written, or git fails.
         ConfigError: git is not installed.
@@ -71,6 +75,10 @@ def version_round(repo: Path, store: Store, number: int, env: Environment) -> Ve
         store: the ledger.
         number: of the round.
         env: the same store, for DVC.
+
+    Returns:
+        Tag and commit of the round, how many files and bytes it has, and, from the call that tagged it, the
+        site objects it left out.
 
     Raises:
         RoundError: the round published nothing.

@@ -17,7 +17,17 @@ from tasks.store import Store
 
 
 def fetch(store: Store, key: str, sha256: str, home: Path, max_bytes: int | None = None) -> bytes:
-    """Bytes of a payload, kept under its hash in ``home/cache`` so that a thin link carries it once.
+    """Read a payload, and keep it under its hash in ``home/cache`` so that a thin link carries it once.
+
+    Args:
+        store: the ledger's store.
+        key: where the payload stands.
+        sha256: the hash its record announced.
+        home: working folder of a site or of the hub.
+        max_bytes: a larger object is refused before it is downloaded.
+
+    Returns:
+        The payload's bytes, which have that hash.
 
     Raises:
         IntegrityError: the store's bytes have another hash.

@@ -76,7 +76,13 @@ class Workspace:
 
 
 def open_workspace(root: str | Path) -> Workspace:
-    """The workspace of a run that was set up before.
+    """Open a run that was set up before.
+
+    Args:
+        root: the run's folder.
+
+    Returns:
+        The run's workspace, with the settings it was set up with.
 
     Raises:
         ConfigError: the folder holds no run.
