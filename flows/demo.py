@@ -16,6 +16,7 @@ from flows.servers import Servers, servers
 from flows.stages import Source
 from tasks.enrol import prepared_sites
 from tasks.history import read_history
+from tasks.privacy import ERRORS_FILE
 from tasks.report import result_table
 from tasks.settings import Params
 from tasks.summary import read_cases
@@ -69,6 +70,8 @@ def show_result(root: Path, seconds: float) -> None:
     history = read_history(root / "federation" / "rounds")
     console.print(result_table(read_cases(root / "evaluation" / "cases.csv"), history))
     console.print(f"{seconds / 60:.1f} minutes on {WORKERS} cores")
+    if (root / ERRORS_FILE).exists():
+        console.print(f"some work failed on the way: {root / ERRORS_FILE}", soft_wrap=True)
     console.print(f"report: {root / 'report.html'}", soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from model.errors import ConfigError
 from tasks.files import json_bytes, sha256_bytes, write_atomic
 from tasks.prepare import prepare
 from tasks.pretrain import need_base, pretrain_base
+from tasks.privacy import keep_errors
 from tasks.report import render_report
 from tasks.results import write_results
 from tasks.settings import Params
@@ -111,6 +112,7 @@ def federate(root: Path) -> None:
     from flows.runs import settle_interrupted
 
     one_thread_each()
+    keep_errors(root)
     settle_interrupted()
     flow(str(root.resolve()))
 
@@ -121,6 +123,7 @@ def evaluate(root: Path) -> None:
     from flows.runs import settle_interrupted
 
     one_thread_each()
+    keep_errors(root)
     settle_interrupted()
     flow(str(root.resolve()))
 

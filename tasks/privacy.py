@@ -6,13 +6,26 @@ import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from model.errors import CardiofedError, DataError, DiskError
 
 _log = logging.getLogger("cardiofed.site")
 """Local: nothing hands its lines to the hub."""
 
-_SAID = "details stand in the site's own log"
+_SAID = "details stand in errors.log in the site's own folder"
+ERRORS_FILE = "errors.log"
+
+
+def keep_errors(home: Path) -> None:
+    """Write what is concealed from others to ``home/errors.log``.
+
+    Args:
+        home: a folder that never leaves the site.
+    """
+    kept = logging.FileHandler(home / ERRORS_FILE, delay=True)
+    kept.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    _log.handlers[:] = [kept]
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
