@@ -131,11 +131,10 @@ def replace_update(ws: Workspace, site: str, data: bytes, number: int = 1, /, **
     return changed
 
 
-def delete(env: Environment, *keys: str) -> None:
+def delete(store: Store, *keys: str) -> None:
     """Remove objects; the program itself never does."""
-    store = Store(env)
     for key in keys:
-        store._client.delete_object(Bucket=env.s3_bucket, Key=key)
+        store._client.delete_object(Bucket=store.bucket, Key=key)
 
 
 def objects(store: Store, skip: Callable[[str], bool] = lambda _: False) -> dict[str, str]:
