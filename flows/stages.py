@@ -114,7 +114,7 @@ def federate(root: Path) -> None:
     one_thread_each()
     keep_errors(root)
     settle_interrupted()
-    flow(str(root.resolve()))
+    flow(str(root))
 
 
 def evaluate(root: Path) -> None:
@@ -125,7 +125,7 @@ def evaluate(root: Path) -> None:
     one_thread_each()
     keep_errors(root)
     settle_interrupted()
-    flow(str(root.resolve()))
+    flow(str(root))
 
 
 def report(root: Path) -> Path:

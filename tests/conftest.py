@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ _BUCKETS = (f"test-{number:04d}" for number in itertools.count())
 
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors, but not one that DVC's own code causes in a library of its."""
+    os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="prefect-home-"))  # not the user's own
     config.addinivalue_line("filterwarnings", "ignore:_NoneStep.value will soon raise:DeprecationWarning")
 
 
