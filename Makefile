@@ -44,6 +44,7 @@ lint: setup .venv/pydoclint
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet --disable-pip-version-check $(PYDOCLINT)
 
+repro: export PATH := $(CURDIR)/$(BIN):$(PATH)
 repro: setup
 	$(BIN)/cardiofed data make
 	$(BIN)/dvc repro

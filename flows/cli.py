@@ -115,7 +115,7 @@ def stage_cohort(
     """Import, form sites, split, cache slices."""
     from flows import stages
 
-    stages.cohort(root, load(overrides), stages.Source(data or Path("data"), layout, sites))
+    stages.cohort(root, load(overrides), stages.Source(data or Path("data"), layout, sites), replace=True)
 
 
 @stage_app.command("pretrain")
@@ -138,11 +138,13 @@ def stage_federate(root: Root, overrides: Set = None) -> None:
 
 
 @stage_app.command("evaluate")
-def stage_evaluate(root: Root) -> None:
+def stage_evaluate(root: Root, overrides: Set = None) -> None:
     """Train the comparisons, and evaluate every model on the test cases."""
+    params = load(overrides)
     from flows import stages
     from flows.servers import servers
 
+    stages.with_params(root, params)
     with servers(root):
         stages.evaluate(root)
 

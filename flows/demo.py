@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from flows.compute import WORKERS
 from flows.progress import progress_bar
 from flows.servers import Servers, servers
 from flows.stages import Source
+from model.errors import ConfigError
 from tasks.enrol import prepared_sites
-from tasks.history import read_history
+from tasks.history import read_history, round_status
 from tasks.privacy import ERRORS_FILE
 from tasks.report import result_table
 from tasks.settings import Params
@@ -47,32 +49,66 @@ def run_demo(
     Returns:
         The addresses of the servers.
     """
-    stages.refuse_other_settings(root, params)
-    with _step(f"cohort from {source.data}"):
-        stages.cohort(root, params, source)
-    with _step("base, trained on " + ("phantoms" if public is None else str(public.data))):
-        stages.pretrain(root, params, public)
-    stages.enter(root, params, replace=False)
-    n, rounds = len(prepared_sites(root / "cohort")), params.federation.rounds
-    with servers(root, s3_port, prefect_port, keep) as up:
-        console.print(f"Prefect UI  {up.ui_url}\nstore       {up.store_url}", soft_wrap=True)
-        rating = 0 if params.merge.mode == "average" else n
-        with progress_bar("rounds", 1 + rounds * (6 + 3 * n + rating)):
-            stages.federate(root)
-        with progress_bar("evaluation", rounds * (n + 1) + 2 * n):
-            stages.evaluate(root)
-    stages.report(root)
+    with only_one(root):
+        stages.claim(root, params, source, public)
+        with _step(f"cohort from {source.data}"):
+            stages.cohort(root, params, source, replace=False)
+        with _step("base, trained on " + ("phantoms" if public is None else str(public.data))):
+            stages.pretrain(root, params, public)
+        stages.enter(root, params, replace=False)
+        with servers(root, s3_port, prefect_port, keep) as up:
+            _run_flows(root, params, up)
+        stages.report(root)
     return up
+
+
+def _run_flows(root: Path, params: Params, up: Servers) -> None:
+    n, rounds = len(prepared_sites(root / "cohort")), params.federation.rounds
+    rating = 0 if params.merge.mode == "average" else n
+    console.print(f"Prefect UI  {up.ui_url}\nstore       {up.store_url}", soft_wrap=True)
+    with progress_bar("rounds", 1 + rounds * (6 + 3 * n + rating)):
+        stages.federate(root)
+    with progress_bar("evaluation", rounds * (n + 1) + 2 * n):
+        stages.evaluate(root)
 
 
 def show_result(root: Path, seconds: float) -> None:
     """Print the short table, the minutes and the path of the report."""
     history = read_history(root / "federation" / "rounds")
     console.print(result_table(read_cases(root / "evaluation" / "cases.csv"), history))
+    for entry in history:
+        status = round_status(entry)
+        if not status.good:
+            console.print(
+                f"round {entry.number} {status.label}: {status.detail}", style="yellow", markup=False
+            )
     console.print(f"{seconds / 60:.1f} minutes on {WORKERS} cores")
     if (root / ERRORS_FILE).exists():
         console.print(f"some work failed on the way: {root / ERRORS_FILE}", soft_wrap=True)
     console.print(f"report: {root / 'report.html'}", soft_wrap=True)
+
+
+@contextmanager
+def only_one(root: Path) -> Iterator[None]:
+    """Keep a second process from working on the same run.
+
+    Args:
+        root: the run's folder; made when missing.
+
+    Yields:
+        Nothing; the folder is ours until the block ends, or the process.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = "another process works on this run"
+            raise ConfigError(said, str(root), "wait for it, or choose another --run name") from None
+        yield
 
 
 @contextmanager

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from flows import phases
 from flows.round import federated_round
 from flows.runs import all_cores, run_name
 from tasks.enrol import local_federation
 from tasks.final import gather_tables
+from tasks.history import read_history, round_status
 from tasks.pretrain import need_base
 from tasks.results import result_markdown
 from tasks.workspace import open_workspace
 
 
 @flow(name="federation", flow_run_name=run_name, validate_parameters=False)
-def federate(root: str) -> None:
+def federate(root: str) -> State[Any]:
     """Found the federation on the base, then round after round.
 
     Args:
         root: folder of a run whose cohort and base are ready.
+
+    Returns:
+        The flow's final state; its name says so when a round did not end as planned.
     """
     ws = open_workspace(root)
     phases.found(ws, need_base(ws.base_home))
     for number in range(1, ws.params.federation.rounds + 1):
         federated_round(root, number)
+    flawed = [entry.number for entry in read_history(ws.rounds) if not round_status(entry).good]
+    if flawed:
+        return Completed(name="With flaws", message=f"not as planned: rounds {', '.join(map(str, flawed))}")
+    return Completed()
 
 
 @flow(

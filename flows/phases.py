@@ -35,7 +35,8 @@ R = TypeVar("R")
 RETRIES = 3
 RETRY_DELAYS_S = [2.0, 10.0, 30.0]
 
-logging.getLogger("prefect.task_runs").addFilter(without_traceback)  # its lines go to the hub
+for name in ("prefect.task_runs", "prefect.flow_runs"):
+    logging.getLogger(name).addFilter(without_traceback)  # their lines go to the hub
 
 
 def retrying_can_help(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

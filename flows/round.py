@@ -14,7 +14,7 @@ from flows import phases
 from flows.runs import all_cores
 from model.errors import RoundError
 from tasks.close import close_failed
-from tasks.records import Close
+from tasks.records import Close, Plan
 from tasks.workspace import Workspace, open_workspace
 
 
@@ -38,31 +38,30 @@ def federated_round(root: str, number: int) -> State[Any]:
     plan = phases.open_(ws, number)
     sites = [member.site for member in plan.members]
 
-    each(phases.train, ws, number, sites, plan.params.federation.deadline_s)
+    each(phases.train, ws, plan, sites)
     candidates = phases.admit(ws, number)
     out = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}
     present = [site for site in sites if site not in out]
     if plan.params.merge.mode != "average":
-        each(phases.rate, ws, number, present)
+        each(phases.rate, ws, plan, present)
     try:
         phases.merge(ws, number)
+        each(phases.judge, ws, plan, present)
+        close = phases.close(ws, number)
     except RoundError as error:
         close_failed(ws, number, error)
         raise
-    each(phases.judge, ws, number, present)
-    close = phases.close(ws, number)
 
-    each(phases.adapt, ws, number, present)
+    each(phases.adapt, ws, plan, present)
     phases.version(ws, number)
     phases.report(ws, number)
     return coloured(close)
 
 
-def each(
-    phase: Task[..., Any], ws: Workspace, number: int, sites: Iterable[str], timeout_s: float | None = None
-) -> None:
+def each(phase: Task[..., Any], ws: Workspace, plan: Plan, sites: Iterable[str]) -> None:
     """Run a phase at every site; who fails or is too slow shows in the UI and is found missing in the ledger."""
-    wait([phase.submit(ws, number, site) for site in sites], timeout=timeout_s)
+    answers = [phase.submit(ws, plan.round, site) for site in sites]
+    wait(answers, timeout=plan.params.federation.deadline_s)
 
 
 def coloured(close: Close) -> State[Any]:

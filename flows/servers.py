@@ -47,6 +47,7 @@ def servers(
         ServerError: a port is taken, or a server does not start.
         StoreError: the store that the environment names does not answer or refuses us.
     """
+    _never_by_proxy()
     with ExitStack() as ends:
         if "CARDIOFED_S3_ENDPOINT" not in os.environ:
             store = start_s3(root / "store", s3_port, keep)
@@ -67,6 +68,13 @@ def servers(
         }
         ends.callback(_send_last_words)
         yield Servers(prefect.ui_url, environment.s3_endpoint)
+
+
+def _never_by_proxy() -> None:
+    """Loopback is not reached through a hospital's proxy."""
+    for name in ("NO_PROXY", "no_proxy"):
+        listed = os.environ.get(name, "").split(",")
+        os.environ[name] = ",".join(dict.fromkeys([*filter(None, listed), "127.0.0.1", "localhost"]))
 
 
 def _end(ends: ExitStack, pid_file: Path, keep: bool) -> None:

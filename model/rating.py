@@ -1,6 +1,6 @@
 """Rate-My-LoRA's idea: an update that harms the others gets less weight (arXiv 2501.03223).
 
-The paper does not give its weight function in full; the exponential below is ours (docs/method.md). It is a free
+The paper does not give its weight function in full; the exponential below is ours (docs/protocol.md). It is a free
 function of gains, so that another can take its place.
 """
 

@@ -25,10 +25,11 @@ from model.errors import (
     PhaseError,
     UnreadableError,
 )
-from model.labels import N_CLASSES
-from tasks.cases import EXPORT_AGAIN, Frame, Patient, Volume, read_volume
+from model.labels import LV, MYO, N_CLASSES
+from tasks.cases import EXPORT_AGAIN, Frame, Patient, Volume, is_utf8, printable, read_volume
 
 FRAME = re.compile(r"_frame0*(\d+)(_gt)?\.nii(\.gz)?$", re.IGNORECASE)
+NUMBER = re.compile(r"\d{1,6}")
 APART_MM = 0.5
 """How far an image's and its mask's corners may lie apart before they are two grids."""
 
@@ -46,17 +47,19 @@ def read_acdc(root: Path) -> list[Patient]:
         DataError: one fault: the error of its kind; several: one error with a line for each, of the common
             kind or, if kinds differ, plain ``DataError``.
     """
-    folders = sorted(_patient_folders(root), key=lambda folder: (folder.name, str(folder)))
-    if not folders:
+    faults: list[DataError] = []
+    folders = sorted(_patient_folders(root, faults), key=lambda folder: (folder.name, str(folder)))
+    if not folders and not faults:
         raise CohortError(
             "no patient folder found",
             str(root),
             "give a folder that holds patientXXX folders with an Info.cfg",
         )
     patients: list[Patient] = []
-    faults = list(_twice(folders))
+    faults += _twice(folders)
     for folder in folders:
         try:
+            _need_utf8(folder)
             patient = _read_patient(folder)
             patients.append(patient)
             faults += _faults(patient)
@@ -66,16 +69,42 @@ def read_acdc(root: Path) -> list[Patient]:
     return patients
 
 
-def _patient_folders(root: Path) -> Iterator[Path]:
+def _patient_folders(root: Path, faults: list[DataError]) -> Iterator[Path]:
+    """Every patient folder; what cannot be entered is added to ``faults``, never passed over."""
     seen: set[str] = set()
-    for path, below, files in os.walk(root, followlinks=True):
+
+    def closed(error: OSError) -> None:
+        said = f"cannot be entered: {error.strerror or error}"
+        mend = "give the right to read it, or choose a folder without it"
+        faults.append(UnreadableError(said, printable(error.filename or root), mend))
+
+    for path, below, files in os.walk(root, onerror=closed, followlinks=True):
+        below.sort()  # of two links to one folder the first by name counts, on every machine
         real = os.path.realpath(path)
         if real in seen:  # a link that leads back
             below.clear()
             continue
         seen.add(real)
+        faults += _dead_links(Path(path), files)
         if any(name.lower() == "info.cfg" or FRAME.search(name) for name in files):
             yield Path(path)
+
+
+def _dead_links(folder: Path, names: list[str]) -> Iterator[DataError]:
+    for path in (folder / name for name in sorted(names)):
+        if not path.is_symlink():
+            continue
+        try:
+            path.stat()
+        except OSError as e:
+            said, mend = f"is a link that leads nowhere: {e.strerror}", "bring its target back, or remove it"
+            yield UnreadableError(said, printable(path), mend)
+
+
+def _need_utf8(folder: Path) -> None:
+    for path in (folder, *sorted(folder.rglob("*"))):
+        if not is_utf8(path):
+            raise DataError("has a name that is not UTF-8", printable(path), "rename it in plain letters")
 
 
 def _twice(folders: list[Path]) -> Iterator[DataError]:
@@ -84,7 +113,9 @@ def _twice(folders: list[Path]) -> Iterator[DataError]:
         twin = first.setdefault(folder.name.lower(), folder)
         if twin is not folder:
             yield CohortError(
-                f"patient {folder.name} stands also at {twin}", str(folder), "remove one of the two"
+                f"patient {printable(folder.name)} stands also at {printable(twin)}",
+                printable(folder),
+                "remove one of the two",
             )
 
 
@@ -106,7 +137,7 @@ def _read_patient(folder: Path) -> Patient:
 
 def _read_info(folder: Path) -> dict[str, str]:
     """``Info.cfg`` as lower-case keys; ``patient's height`` counts as ``height``."""
-    found = [path for path in folder.iterdir() if path.name.lower() == "info.cfg"]
+    found = sorted(path for path in folder.iterdir() if path.name.lower() == "info.cfg")
     if not found:
         raise PhaseError(
             "no Info.cfg beside the frames", str(folder), "restore it: it says which are ED and ES"
@@ -121,15 +152,15 @@ def _read_info(folder: Path) -> dict[str, str]:
 
 def _frame_number(info: dict[str, str], phase: str, folder: Path) -> int:
     where, text = str(folder / "Info.cfg"), info.get(phase, "")
-    if not text.isdecimal():
+    if not NUMBER.fullmatch(text):
         said = (
-            f"{phase.upper()} is '{text}', not a frame number"
+            f"{phase.upper()} is '{text[:20]}', not a frame number"
             if text
             else f"no '{phase.upper()}' in Info.cfg"
         )
         raise PhaseError(said, where, f"add a line such as '{phase.upper()}: 1'")
     count = info.get("nbframe", "")
-    if count.isdecimal() and int(text) > int(count):
+    if NUMBER.fullmatch(count) and int(text) > int(count):
         raise PhaseError(f"{phase.upper()} is frame {text} of {count}", where, "correct Info.cfg")
     return int(text)
 
@@ -156,7 +187,7 @@ def _find_frame(folder: Path, number: int) -> Frame:
 def _faults(patient: Patient) -> Iterator[DataError]:
     """Everything wrong with a patient's files."""
     images = []
-    for frame in patient.frames.values():
+    for phase, frame in patient.frames.items():
         faults: list[DataError] = []
         image, mask = _try_read(frame.image, False, faults), _try_read(frame.mask, True, faults)
         yield from faults
@@ -164,7 +195,7 @@ def _faults(patient: Patient) -> Iterator[DataError]:
             images.append(image)
             yield from _image_faults(image, frame.image)
         if mask:
-            yield from _mask_faults(mask, frame.mask)
+            yield from _mask_faults(mask, phase, frame.mask)
         if image and mask:
             yield from _grid_faults(image, mask, frame)
     if len(images) == 2:
@@ -187,7 +218,7 @@ def _image_faults(image: Volume, path: Path) -> Iterator[DataError]:
         yield IntensityError(f"is constant, every voxel is {image.values.flat[0]:g}", str(path), EXPORT_AGAIN)
 
 
-def _mask_faults(mask: Volume, path: Path) -> Iterator[DataError]:
+def _mask_faults(mask: Volume, phase: str, path: Path) -> Iterator[DataError]:
     values = np.unique(mask.values)
     strange = [float(value) for value in values if value not in range(N_CLASSES)]
     if any(value != round(value) if np.isfinite(value) else True for value in strange):
@@ -198,6 +229,21 @@ def _mask_faults(mask: Volume, path: Path) -> Iterator[DataError]:
         yield LabelError(
             f"holds labels {strange[:5]} outside 0…{N_CLASSES - 1}", str(path), "map to 1 RV, 2 MYO, 3 LV"
         )
+    else:
+        yield from _unmarked(set(values.tolist()), phase, path)
+
+
+def _unmarked(labels: set[float], phase: str, path: Path) -> Iterator[DataError]:
+    """A mask without a heart would teach that everything is background; only the RV may be absent at ED."""
+    needed = {"MYO": MYO, "LV": LV} if phase == "ED" else {}
+    absent = [name for name, label in needed.items() if label not in labels]
+    if labels == {0}:
+        said = f"is an {phase} mask that marks nothing, every voxel is background"
+    elif absent:
+        said = f"is an ED mask that marks no {' and no '.join(absent)}"
+    else:
+        return
+    yield LabelError(said, str(path), "complete the annotation, or take the patient out")
 
 
 def _grid_faults(image: Volume, mask: Volume, frame: Frame) -> Iterator[DataError]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from model.errors import DataError
+from model.errors import ConfigError, DataError
 from tasks.findings import MODEL_WORDS, compare, interval_words, signed
 from tasks.history import read_history
 from tasks.summary import View, bytes_ratio, gain_table, model_table, read_cases
@@ -40,9 +40,10 @@ def seed_tables(roots: Sequence[Path]) -> str:
         differences of every seed with their bootstrap intervals.
 
     Raises:
+        ConfigError: a folder holds no run, two runs share a seed, or they differ in more than the seed.
         DataError: a run has no test evaluation.
-        ConfigError: a folder holds no run.
     """
+    _require_comparable(roots)
     tables = {open_workspace(root).params.seed: _cases(root) for root in roots}
     ratios = [bytes_ratio(read_history(root / "federation" / "rounds")) for root in roots]
     known = [r for r in ratios if r is not None]
@@ -65,6 +66,20 @@ def seed_tables(roots: Sequence[Path]) -> str:
     ).strip()
 
 
+def _require_comparable(roots: Sequence[Path]) -> None:
+    settings = [open_workspace(root).params for root in roots]
+    seeds = [params.seed for params in settings]
+    if (
+        len(set(seeds)) < len(seeds)
+        or len({params.model_copy(update={"seed": 0}) for params in settings}) > 1
+    ):
+        raise ConfigError(
+            f"runs with seeds {seeds} do not differ in their seed alone",
+            ", ".join(map(str, roots)),
+            "name runs of the same settings, one per seed",
+        )
+
+
 def _cases(root: Path) -> pd.DataFrame:
     cases = read_cases(root / "evaluation" / "cases.csv")
     if cases is None:
@@ -79,8 +94,9 @@ def _model_lines(tables: dict[int, pd.DataFrame]) -> str:
     for model in models:
         values = stacked.xs(model, level="model")
         cells = [_spread(values[column], 1 if column == "hd95_mm" else 3) for column in COLUMNS]
-        rows.append([MODEL_WORDS[model], *cells])
-    return _table(["model", *COLUMNS.values()], rows)
+        undefined = f"{values['undefined_dice'].sum():.0f} / {values['undefined_hd95'].sum():.0f}"
+        rows.append([MODEL_WORDS[model], *cells, undefined])
+    return _table(["model", *COLUMNS.values(), "undefined Dice / HD95"], rows)
 
 
 def _site_lines(tables: dict[int, pd.DataFrame]) -> str:

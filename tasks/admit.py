@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError
 from model.network import build_net
 from model.package import check_fit, unpack_adapter
+from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.ledger import (
     adapter_key,
@@ -38,7 +39,8 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
 
     Returns:
         Admitted updates by blind name, quarantined ones with the reason, and missing sites; the earlier
-        record unless it was below the quorum and a site that it lacks has an update in the ledger now.
+        record unless it was below the quorum and a site that it lacks has an update in the ledger now. A
+        candidate that the store has lost since is republished.
 
     Raises:
         StoreError: the store does not answer.
@@ -47,6 +49,7 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
     plan_sha256 = str(ws.store.sha256_of(plan_key(number)))
     found = find_record(ws.store, candidates_key(number), Candidates)
     if found and not _improved(ws, plan, found):
+        _heal(ws, plan, found)
         log_event(ws.hub_home, "admit", number, "reused")
         return found
     payloads: dict[str, bytes] = {}
@@ -96,6 +99,19 @@ def _improved(ws: Workspace, plan: Plan, found: Candidates) -> bool:
     return any(ws.store.exists(update_key(site, plan.round)) for site in absent)
 
 
+def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
+    """Republish what the store has lost of the candidates, from the updates of those who sent them."""
+    keys = {candidate_key(c.id, plan.round): c.sha256 for c in record.candidates}
+    lost = {key: sha256 for key, sha256 in keys.items() if ws.store.sha256_of(key) != sha256}
+    if not lost:
+        return
+    updates = [find_answer(ws.store, update_key(m.site, plan.round), Update) for m in plan.members]
+    senders = {update.adapter_sha256: update.site for update in updates if update}
+    for key, sha256 in lost.items():
+        if sha256 in senders:
+            ws.store.put(key, ws.store.get(adapter_key(senders[sha256], plan.round), sha256))
+
+
 def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes | None:
     """The site's payload after every check; None when nothing has arrived.
 
@@ -112,7 +128,7 @@ def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes
     except (IntegrityError, ObjectMissingError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
-    check_fit(unpack_adapter(data), shapes, plan.params.lora.rank_max)
+    check_fit(unpack_adapter(data), shapes, plan.member(site).rank)
     return data
 
 

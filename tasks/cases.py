@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,16 +14,21 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from model.errors import GeometryError, UnreadableError
+from model.errors import GeometryError, IntensityError, LabelError, UnreadableError
 from model.geometry import Crop, Orientation, orientation_of
 
 CASES_FILE, CARD_FILE = "cases.csv", "card.json"
 SPACING_MM = (0.2, 50.0)
 """What a voxel of a cine stack can measure; outside it the unit is wrong."""
-BROKEN_FILE = (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError)
+BROKEN_FILE = (
+    *(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError),
+    *(zlib.error, ImageFileError, HeaderDataError),
+)
+"""What nibabel raises for damaged files, sizes that no machine can hold included."""
 EXPORT_AGAIN = "export the series again from the original images"
 
 
@@ -122,6 +128,20 @@ class SiteCard(BaseModel):
     dataset_md5: str
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be written to a table: Linux allows any bytes in a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(path: Path | str) -> str:
+    """A path for a message; bytes that are not UTF-8 as ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def read_volume(path: Path, mask: bool = False) -> Volume:
     """Read a 3-D NIfTI file into native axes.
 
@@ -134,13 +154,15 @@ def read_volume(path: Path, mask: bool = False) -> Volume:
 
     Raises:
         UnreadableError: the file is missing, truncated, or not NIfTI.
-        GeometryError: not 3-D, or spacing missing, implausible or at odds with the affine.
+        GeometryError: not 3-D, no voxels, or spacing missing, implausible or at odds with the affine.
+        IntensityError, LabelError: an image's, a mask's voxels are not one real number each.
     """
     try:
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
             raise ImageFileError(f"{type(image).__name__} instead of NIfTI")
         affine = _checked_affine(image, path)
+        _need_real_numbers(image.get_data_dtype(), mask, path)
         stored = (
             np.asanyarray(image.dataobj) if mask else image.get_fdata(dtype=np.float32, caching="unchanged")
         )
@@ -151,12 +173,28 @@ def read_volume(path: Path, mask: bool = False) -> Volume:
     return Volume(orientation.to_native(stored), (z, y, x), orientation, affine)
 
 
+def _need_real_numbers(dtype: np.dtype[Any], mask: bool, path: Path) -> None:
+    if np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating):
+        return
+    kind, mend = (LabelError, "export the mask as integers") if mask else (IntensityError, EXPORT_AGAIN)
+    raise kind(f"holds voxels of type {dtype}, not one real number each", str(path), mend)
+
+
 def _checked_affine(image: Any, path: Path) -> NDArray[np.float64]:
     if len(image.shape) != 3:
         raise GeometryError(
             f"has shape {image.shape}, not 3-D", str(path), "write one file per cardiac phase"
         )
-    spacing_mm = _stored_spacing_mm(image, path)
+    if 0 in image.shape:
+        raise GeometryError(f"has shape {image.shape}, no voxel at all", str(path), EXPORT_AGAIN)
+    header = _stored_header(image, path)
+    spacing_mm = tuple(round(float(step), 6) for step in header["pixdim"][1:4])
+    if spacing_mm == (1, 1, 1) and not header["sform_code"] and not header["qform_code"]:
+        raise GeometryError(
+            "has no spacing stored: pixdim is all 1, sform_code and qform_code are 0",
+            str(path),
+            "write the scanner's affine into the file",
+        )
     low, high = SPACING_MM
     if not all(low <= step <= high for step in spacing_mm):
         raise GeometryError(
@@ -173,11 +211,10 @@ def _checked_affine(image: Any, path: Path) -> NDArray[np.float64]:
     return affine
 
 
-def _stored_spacing_mm(image: Any, path: Path) -> tuple[float, ...]:
-    """The pixdim in the file's bytes: nibabel's own header has zeros already replaced by ones."""
+def _stored_header(image: Any, path: Path) -> Any:
+    """The header in the file's bytes: in nibabel's own, a pixdim of zero is already replaced by one."""
     with ImageOpener(str(path)) as file:
-        header = type(image.header).from_fileobj(file, check=False)
-    return tuple(round(float(step), 6) for step in header["pixdim"][1:4])
+        return type(image.header).from_fileobj(file, check=False)
 
 
 def write_cases(path: Path, rows: Iterable[CaseRow]) -> None:

@@ -27,6 +27,7 @@ from tasks.ledger import (
     put_record,
     verdict_key,
 )
+from tasks.merge import read_ratings, require_quorum
 from tasks.records import Candidates, Close, MergeRecord, Outcome, Plan, Verdict
 from tasks.weights import closed_adapter
 from tasks.workspace import Workspace
@@ -44,6 +45,7 @@ def close_round(ws: Workspace, number: int) -> Close:
 
     Raises:
         ObjectMissingError: the round is not merged yet.
+        RoundError: fewer verdicts than the quorum.
     """
     plan = get_record(ws.store, plan_key(number), Plan)
     merge = get_record(ws.store, merge_key(number), MergeRecord)
@@ -53,6 +55,7 @@ def close_round(ws: Workspace, number: int) -> Close:
         log_event(ws.hub_home, "close", number, "reused")
         return found
     verdicts = _verdicts(ws, plan, merge)
+    require_quorum(plan, verdicts, "judged the merged step")
     gains = _gains(verdicts)
     fraction = accepted_fraction(gains, plan.params.judge.tolerance)
     force = _publish(ws, plan, merge, fraction) if fraction > 0 else _unchanged(plan)
@@ -82,22 +85,29 @@ def close_round(ws: Workspace, number: int) -> Close:
 
 
 def close_failed(ws: Workspace, number: int, error: CardiofedError) -> Close:
-    """The terminal record of a round that could not be merged; the model stays as it was.
+    """The terminal record of a round that missed its quorum; the model stays as it was.
 
     A later run of the same round may still close it properly.
+
+    Args:
+        ws: the run.
+        number: of the round.
+        error: says why it failed.
+
+    Returns:
+        The record, which names who is missing up to the phase that the round failed in.
     """
     plan = get_record(ws.store, plan_key(number), Plan)
     candidates = find_record(ws.store, candidates_key(number), Candidates)
     out = {*candidates.missing, *(q.site for q in candidates.quarantined)} if candidates else set()
-    sites = [m.site for m in plan.members]
     close = Close(
         round=number,
         plan_sha256=str(ws.store.sha256_of(plan_key(number))),
         outcome="failed",
         fraction=0.0,
         degraded=True,
-        participants=tuple(s for s in sites if s not in out) if candidates else (),
-        missing=tuple(sorted(out)) if candidates else tuple(sites),
+        participants=tuple(m.site for m in plan.members if candidates and m.site not in out),
+        missing=_missing_when_failed(ws, plan, candidates, out),
         judges=(),
         gains={},
         merge_sha256=None,
@@ -169,6 +179,22 @@ def _missing(ws: Workspace, plan: Plan, merge: MergeRecord, verdicts: dict[str, 
     if merge.mode != "average":
         took_part &= set(merge.ratings_sha256)
     return tuple(sorted({m.site for m in plan.members} - took_part))
+
+
+def _missing_when_failed(
+    ws: Workspace, plan: Plan, candidates: Candidates | None, out: set[str]
+) -> tuple[str, ...]:
+    """Sites that a failed round lacked: updates, then ratings, then verdicts; ``out`` were not admitted."""
+    sites = {m.site for m in plan.members}
+    if candidates is None:
+        return tuple(sorted(sites))
+    if len(candidates.candidates) < plan.params.federation.quorum:
+        return tuple(sorted(out))
+    merge = find_record(ws.store, merge_key(plan.round), MergeRecord)
+    if merge is not None:
+        return _missing(ws, plan, merge, _verdicts(ws, plan, merge))
+    raters = read_ratings(ws, plan, str(ws.store.sha256_of(candidates_key(plan.round))))
+    return tuple(sorted(out | (sites - set(raters))))
 
 
 def _outcome(fraction: float) -> Outcome:

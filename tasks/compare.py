@@ -67,11 +67,22 @@ def train_alone(ws: Workspace, federation: FederationRecord, site: str) -> Path:
 
 
 def train_full(ws: Workspace, federation: FederationRecord, number: int, site: str) -> Path:
-    """One site's full-weight training of one FedAvg round, from :func:`average_full` of the round before."""
-    params, settings = ws.params, ws.params.training
-    done = _full_file(ws, federation, number, site)
-    if done.exists():
-        return done
+    """One site's full-weight training of one FedAvg round, from :func:`average_full` of the round before.
+
+    Args:
+        ws: the run; its settings give steps and learning rate.
+        federation: the base and the members.
+        number: of the round, from 1.
+        site: one of the members.
+
+    Returns:
+        File of the site's weights; of the round's average when that is made, for which the former were needed.
+    """
+    params, settings, home = ws.params, ws.params.training, ws.site_home(site)
+    done, average = (_full_file(ws, federation, number, who) for who in (site, None))
+    if done.exists() or average.exists():
+        log_event(home, "fedavg", number, "reused")
+        return average if average.exists() else done
     start = full_weights(ws, federation, number - 1)
     net = load_net(federation.base.architecture, start)
     slices = load_slices(ws.data_home(site), "train")
@@ -86,6 +97,7 @@ def train_full(ws: Workspace, federation: FederationRecord, number: int, site: s
     )
     run_training(training, done.with_name("training.safetensors"), done.name)
     write_atomic(done, save(net.state_dict()))
+    log_event(home, "fedavg", number, "done")
     return done
 
 
@@ -93,6 +105,7 @@ def average_full(ws: Workspace, federation: FederationRecord, number: int) -> Pa
     """FedAvg's global weights after a round (:func:`model.average.average_weights`, by training slices)."""
     done = _full_file(ws, federation, number, None)
     if done.exists():
+        log_event(ws.hub_home, "fedavg", number, "reused")
         return done
     files = {m.site: _full_file(ws, federation, number, m.site) for m in federation.members}
     trained = {site: load(path.read_bytes()) for site, path in files.items()}

@@ -9,6 +9,9 @@ from dvc_data.hashfile.hash import file_md5
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
+from model.errors import UnreadableError
+from tasks.cases import printable
+
 
 def dataset_md5(files: Iterable[Path], root: Path) -> str:
     """Fingerprint a folder with these files as ``dvc add`` would.
@@ -20,10 +23,20 @@ def dataset_md5(files: Iterable[Path], root: Path) -> str:
     Returns:
         The md5 that ``dvc add`` would write, such as ``3f9c….dir``.
 
+    Raises:
+        UnreadableError: a file cannot be read.
+
     Source: DVC's own tree of file md5s and relative names.
     """
     tree = Tree()
-    for path in sorted(set(files)):
-        tree.add(path.relative_to(root).parts, None, HashInfo("md5", file_md5(str(path))))
-    tree.digest()
+    try:
+        for path in sorted(set(files)):
+            tree.add(path.relative_to(root).parts, None, HashInfo("md5", file_md5(str(path))))
+        tree.digest()
+    except OSError as e:
+        raise UnreadableError(
+            f"cannot be read: {e.strerror or e}",
+            printable(e.filename or root),
+            "give the right to read it, or move it out of the data",
+        ) from e
     return str(tree.hash_info.value)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from model.errors import RoundError, UnreadableError
+from model.errors import ConfigError, RoundError, UnreadableError
 from model.lora import rank_for_volume
 from tasks.cases import CARD_FILE, SiteCard
-from tasks.ledger import FEDERATION, base_key, card_key, find_record, put_record
-from tasks.records import Base, FederationRecord, Member
+from tasks.ledger import FEDERATION, base_key, card_key, find_record, plan_key, put_record
+from tasks.records import Base, FederationRecord, Member, Plan
 from tasks.settings import Params
 from tasks.workspace import Workspace
 
@@ -50,7 +50,8 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
         The federation record: the base, and every prepared site with its rank.
 
     Raises:
-        RoundError: the store holds a federation with another base.
+        ConfigError: fewer sites than the quorum.
+        RoundError: the store holds another federation, of another base or other settings.
     """
     record, store = local_federation(ws, base), ws.store
     store.ensure_bucket()
@@ -61,6 +62,9 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
             FEDERATION,
             "use another bucket or run name for another base",
         )
+    opened = find_record(store, plan_key(1), Plan)
+    if opened is not None:
+        refuse_foreign(opened, base, ws.params)
     if not store.exists(base_key(base.sha256)):
         store.put(base_key(base.sha256), (ws.base_home / f"{base.sha256}.safetensors").read_bytes())
     for site in prepared_sites(ws.cohort):
@@ -71,9 +75,48 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
 
 
 def local_federation(ws: Workspace, base: Base) -> FederationRecord:
-    """The federation of all sites prepared on this machine."""
+    """The federation of all sites prepared on this machine.
+
+    Args:
+        ws: the run.
+        base: record of the pretrained base.
+
+    Returns:
+        The base, and every prepared site with its rank.
+
+    Raises:
+        ConfigError: fewer sites than the quorum, so that no round could ever close.
+    """
     cards = [read_card(ws.data_home(site)) for site in prepared_sites(ws.cohort)]
+    quorum = ws.params.federation.quorum
+    if len(cards) < quorum:
+        raise ConfigError(
+            f"the quorum is {quorum}, and there are {len(cards)} sites",
+            "federation.quorum",
+            f"lower it to at most {len(cards)}, or form more sites" if len(cards) > 1 else "form more sites",
+        )
     return FederationRecord(base=base, members=members_of(cards, ws.params))
+
+
+def refuse_foreign(plan: Plan, base: Base, params: Params) -> None:
+    """Refuse to go on with the rounds of another run that used the same bucket.
+
+    Members may change from round to round, so they are not compared.
+
+    Args:
+        plan: found in the store.
+        base: of this run.
+        params: of this run.
+
+    Raises:
+        RoundError: base or settings differ.
+    """
+    if (plan.base, plan.params) != (base, params):
+        raise RoundError(
+            f"this bucket holds another federation: its round {plan.round} has another base or other settings",
+            plan_key(plan.round),
+            "use another bucket (CARDIOFED_S3_BUCKET), or the settings of that run",
+        )
 
 
 def members_of(cards: list[SiteCard], params: Params) -> tuple[Member, ...]:

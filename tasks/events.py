@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from model.errors import DiskError
+
 Action = Literal["done", "reused"]
 
 
@@ -19,12 +21,20 @@ def log_event(home: Path, phase: str, round_number: int | None, action: Action, 
         round_number: None outside rounds.
         action: ``reused`` when the ledger already held the result.
         **numbers: durations in seconds, sizes in bytes and the like; never a name of a file or patient.
+
+    Raises:
+        DiskError: the disk is full or the folder cannot be written; what the event tells of is done all the same.
     """
-    home.mkdir(parents=True, exist_ok=True)
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "phase": phase, "action": action}
     tree = line | ({} if round_number is None else {"round": round_number}) | numbers
-    with (home / "events.jsonl").open("a") as file:
-        file.write(json.dumps(tree) + "\n")
+    path = home / "events.jsonl"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(tree) + "\n")
+    except OSError as error:
+        what = f"cannot write an event: {error.strerror or error}"
+        raise DiskError(what, str(path), "free some space and run again; what was done is kept") from error
 
 
 def count_events(home: Path, phase: str, action: Action = "done") -> int:

@@ -22,7 +22,7 @@ COLUMNS = ["model", "owner", "site"]
 
 
 def evaluate_test_cases(ws: Workspace, federation: FederationRecord, site: str) -> Path:
-    """All models on one site's test cases; overlays of the global model stay in the site's folder.
+    """All models on one site's test cases; overlays of the global model go to ``evaluation/overlays``.
 
     Args:
         ws: the run, its last round closed.
@@ -35,7 +35,7 @@ def evaluate_test_cases(ws: Workspace, federation: FederationRecord, site: str) 
     mark = sha256_bytes(
         f"{last_close(ws).model_dump_json()}/{federation.model_dump_json()}/{code_version()}".encode()
     )[:16]
-    done = ws.site_home(site) / "evaluation" / f"{mark}.csv"
+    done = ws.evaluation / "sites" / f"{site}-{mark}.csv"
     if done.exists():
         log_event(ws.site_home(site), "evaluate", None, "reused")
         return done
@@ -47,7 +47,7 @@ def evaluate_test_cases(ws: Workspace, federation: FederationRecord, site: str) 
         tables.append(table.assign(model=model.name, owner=model.owner, site=site))
         if model.name == "global":
             rows = {(case.row.patient, case.row.phase): case.row for case in cases}
-            folder = ws.site_home(site) / "overlays"
+            folder = ws.evaluation / "overlays" / site
             render_overlays(table, partial(_segment, predict, rows), folder)
     table = pd.concat(tables, ignore_index=True)
     table = table[COLUMNS + [c for c in table.columns if c not in COLUMNS]]

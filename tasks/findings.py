@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tasks.history import RoundHistory, full_bytes, sites_of, validation_dice
+from tasks.history import RoundHistory, full_bytes, round_status, sites_of, validation_dice
 from tasks.summary import Interval, View, bytes_ratio, model_table, paired_interval
 
 MODEL_WORDS = {
@@ -94,14 +94,19 @@ def interval_words(interval: Interval) -> str:
     return f"{signed(interval.difference)}, 95\u00a0%\u00a0interval {bounds}"
 
 
+def _flaws(history: Sequence[RoundHistory]) -> str:
+    flawed = sum(not round_status(entry).good for entry in history)
+    return f" ({flawed} of them not as planned)" if flawed else ""
+
+
 def _base_sentence(cases: pd.DataFrame, table: Means, history: Sequence[RoundHistory], seed: int) -> str:
     if "global" not in table:
         return "The global model was not evaluated."
     rounds, sites = len([e for e in history if e.close]), len(sites_of(history)) or cases["site"].nunique()
     row = table["global"]
     start = (
-        f"After {_count(rounds, 'round')} among {_count(sites, 'site')}, the global model reaches a mean test Dice of "
-        f"{dice(row['dice'])} ({_count(int(row['patients']), 'patient')})"
+        f"After {_count(rounds, 'round')}{_flaws(history)} among {_count(sites, 'site')}, "
+        f"the global model reaches a mean test Dice of {dice(row['dice'])} ({_count(int(row['patients']), 'patient')})"
     )
     found = compare(cases, "global", "zero-shot", "all", seed)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from model.errors import RoundError
@@ -29,6 +30,8 @@ from tasks.ledger import (
 from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Update
 from tasks.workspace import Workspace
 
+_MEND = "retry the failed sites, then run the round again: what is done is kept"
+
 
 def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     """Weight the admitted updates and add them up to the round's step.
@@ -44,13 +47,13 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
         ratings were merged before.
 
     Raises:
-        RoundError: fewer updates than the quorum.
+        RoundError: fewer updates or, where they count, ratings than the quorum.
         IntegrityError: a candidate's bytes changed since admission.
     """
     plan = get_record(ws.store, plan_key(number), Plan)
     candidates = get_record(ws.store, candidates_key(number), Candidates)
     asked = str(ws.store.sha256_of(candidates_key(number)))
-    ratings = _ratings(ws, plan, asked)
+    ratings = read_ratings(ws, plan, asked)
     hashes = {site: str(ws.store.sha256_of(ratings_key(site, number))) for site in ratings}
     found = find_record(ws.store, merge_key(number), MergeRecord)
     same = found and (found.candidates_sha256, found.ratings_sha256) == (asked, hashes)
@@ -58,7 +61,9 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
         log_event(ws.hub_home, "merge", number, "reused")
         return found
     admitted = _admitted(ws, plan, candidates)
-    _require_quorum(plan, candidates, len(admitted))
+    _require_updates(plan, candidates, len(admitted))
+    if plan.params.merge.mode != "average":
+        require_quorum(plan, ratings, "rated the updates")
     merged = _merge(plan, admitted, ratings)
     data = pack_adapter(merged.step, plan.params.package.dtype)
     ws.store.put(merged_key(number), data)
@@ -76,6 +81,41 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     put_record(ws.store, merge_key(number), record)
     log_event(ws.hub_home, "merge", number, "done", updates=len(admitted), merged_bytes=len(data))
     return record
+
+
+def require_quorum(plan: Plan, answers: Collection[str], did: str) -> None:
+    """Refuse to go on when too few sites have answered.
+
+    Args:
+        plan: of the round; names the members and the quorum.
+        answers: the sites that have answered.
+        did: what they did, in words.
+
+    Raises:
+        RoundError: fewer than the quorum; names the members that did not answer.
+    """
+    quorum = plan.params.federation.quorum
+    if len(answers) < quorum:
+        absent = ", ".join(m.site for m in plan.members if m.site not in answers)
+        what = f"{len(answers)} sites {did}, the quorum is {quorum}; without: {absent}"
+        raise RoundError(what, f"round {plan.round}", _MEND)
+
+
+def read_ratings(ws: Workspace, plan: Plan, asked: str) -> dict[str, Ratings]:
+    """Ratings that answer exactly these candidates, by rater; none where the merge mode asks for none.
+
+    Args:
+        ws: the run.
+        plan: of the round.
+        asked: sha256 of the candidates' record.
+
+    Returns:
+        Rater → its scores.
+    """
+    if plan.params.merge.mode == "average":
+        return {}
+    found = {m.site: find_answer(ws.store, ratings_key(m.site, plan.round), Ratings) for m in plan.members}
+    return {site: r for site, r in found.items() if r and r.candidates_sha256 == asked and r.site == site}
 
 
 @dataclass(frozen=True)
@@ -101,7 +141,7 @@ def _is_closed(ws: Workspace, number: int) -> bool:
     return close is not None and close.outcome != "failed"
 
 
-def _require_quorum(plan: Plan, candidates: Candidates, n: int) -> None:
+def _require_updates(plan: Plan, candidates: Candidates, n: int) -> None:
     quorum = plan.params.federation.quorum
     if n < quorum:
         absent = [*candidates.missing, *(f"{q.site} ({q.reason})" for q in candidates.quarantined)]
@@ -109,16 +149,8 @@ def _require_quorum(plan: Plan, candidates: Candidates, n: int) -> None:
         raise RoundError(
             f"{n} updates were admitted, the quorum is {quorum}; without: {', '.join(absent)}",
             f"round {plan.round}",
-            "retry the failed sites, then run the round again: what is done is kept",
+            _MEND,
         )
-
-
-def _ratings(ws: Workspace, plan: Plan, asked: str) -> dict[str, Ratings]:
-    """Ratings that answer exactly these candidates, by rater."""
-    if plan.params.merge.mode == "average":
-        return {}
-    found = {m.site: find_answer(ws.store, ratings_key(m.site, plan.round), Ratings) for m in plan.members}
-    return {site: r for site, r in found.items() if r and r.candidates_sha256 == asked and r.site == site}
 
 
 def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _Admitted]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from model.errors import DiskError
 from tasks.events import Action, log_event
 from tasks.records import Evaluation, Ratings, Record, Update, Verdict
 from tasks.settings import load_environment
@@ -40,8 +41,12 @@ def keep_round(ws: Workspace, number: int) -> Versioned:
     versioned = version_round(ws.versions, ws.store, number, load_environment())
     target = ws.rounds / f"{number:04d}"
     action: Action = "reused" if target.exists() else "done"
-    _mirror(ws.versions / "rounds" / target.name, target)
-    _mirror_personal(ws, number)
+    try:
+        _mirror(ws.versions / "rounds" / target.name, target)
+        _mirror_personal(ws, number)
+    except OSError as error:
+        what = f"cannot keep the files of round {number}: {error.strerror or error}"
+        raise DiskError(what, str(ws.federation), "free some space and run again") from error
     log_event(ws.hub_home, "version", number, action, sent_bytes=versioned.bytes)
     return versioned
 

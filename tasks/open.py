@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from model.errors import RoundError
+from tasks.enrol import refuse_foreign
 from tasks.events import log_event
 from tasks.ledger import FEDERATION, close_key, find_record, get_record, plan_key, put_record
 from tasks.records import Close, FederationRecord, Plan
@@ -22,24 +23,23 @@ def open_round(ws: Workspace, number: int) -> Plan:
         The round's plan; written on the first call, read on every later one.
 
     Raises:
-        RoundError: the round before has not ended.
+        RoundError: the round before has not ended, or the store holds another federation's round.
         ObjectMissingError: there is no federation yet.
     """
+    federation = get_record(ws.store, FEDERATION, FederationRecord)
     found = find_record(ws.store, plan_key(number), Plan)
     if found is not None:
+        refuse_foreign(found, federation.base, ws.params)
         log_event(ws.hub_home, "open", number, "reused")
         return found
-    federation = get_record(ws.store, FEDERATION, FederationRecord)
     previous = _previous_close(ws, number)
-    opened = datetime.now(UTC)
     plan = Plan(
         round=number,
         base=federation.base,
         members=federation.members,
         global_round=previous.adapter_round if previous else None,
         global_sha256=previous.adapter_sha256 if previous else None,
-        opened=opened,
-        deadline=opened + timedelta(seconds=ws.params.federation.deadline_s),
+        opened=datetime.now(UTC),
         params=ws.params,
     )
     put_record(ws.store, plan_key(number), plan)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,7 +183,11 @@ def _card(site: str, rows: list[CaseRow], sides: dict[str, Slices], md5: str, da
 
 @contextmanager
 def _staging(home: Path) -> Iterator[Path]:
-    """A folder beside the sites, gone at the end; one that a killed run left is removed first."""
+    """A folder beside the sites, gone at the end, and with it a new ``home`` that got no site.
+
+    One that a killed run left is removed first.
+    """
+    made = not home.exists()
     with _disk(home):
         home.mkdir(parents=True, exist_ok=True)
         for left in home.glob(f"{STAGING}*"):
@@ -193,6 +197,9 @@ def _staging(home: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # holds sites
+                home.rmdir()
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from safetensors.torch import save
 from torch import Generator
 
 from model.batches import augmented_batches
-from model.errors import ObjectMissingError
+from model.errors import ConfigError
 from model.labels import STRUCTURES
 from model.network import build_net
 from model.seeds import derive_generator, derive_seed
 from model.training import Batch, ColdStart, Group, Training
+from tasks.cases import CARD_FILE
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
+from tasks.enrol import read_card
 from tasks.files import sha256_bytes, write_atomic
 from tasks.phantoms import phantom_stream
 from tasks.records import Architecture, Base
@@ -41,9 +43,7 @@ def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Bas
         DiskError: the base could not be written.
     """
     source = "randomised phantoms" if public is None else "a public cohort"
-    identity = sha256_bytes(
-        f"{params.seed}/{params.network}/{params.data}/{params.pretrain}/{public}/{code_version()}".encode()
-    )
+    identity = _identity(params, public)
     found = read_base(home)
     if found is not None and (home / "identity").exists() and (home / "identity").read_text() == identity:
         return found
@@ -66,6 +66,14 @@ def pretrain_base(home: Path, params: Params, public: Path | None = None) -> Bas
     return base
 
 
+def _identity(params: Params, public: Path | None) -> str:
+    """Hash of all that determines the base: settings, the public cohort's data, and the code."""
+    cards = [] if public is None else sorted(public.glob(f"*/{CARD_FILE}"))
+    data = "/".join(read_card(card.parent).dataset_md5 for card in cards)
+    settings = (params.seed, params.network, params.data, params.pretrain, params.training.weight_decay)
+    return sha256_bytes(f"{settings}/{data}/{code_version()}".encode())
+
+
 def read_base(home: Path) -> Base | None:
     """The record of a base made before; None when there is none or its file is gone."""
     try:
@@ -85,11 +93,11 @@ def need_base(home: Path) -> Base:
         The record; the file of its weights is there as well.
 
     Raises:
-        ObjectMissingError: it has not been trained.
+        ConfigError: it has not been trained.
     """
     base = read_base(home)
     if base is None:
-        raise ObjectMissingError("there is no base", str(home), "run the pretrain stage first")
+        raise ConfigError("there is no base", str(home), "run the pretrain stage first")
     return base
 
 
@@ -116,7 +124,7 @@ def _batches(params: Params, public: Path | None) -> Iterator[Callable[[int, Gen
             yield stream.draw
     else:
         slices = join_slices(
-            [load_slices(card.parent, "train") for card in sorted(public.glob("*/card.json"))]
+            [load_slices(card.parent, "train") for card in sorted(public.glob(f"*/{CARD_FILE}"))]
         )
         order = derive_seed(params.seed, "base", "order")
         yield augmented_batches(slices.images, slices.masks, params.pretrain.batch, order)

@@ -84,7 +84,6 @@ class Plan(Record):
     global_round: int | None = Field(description="round whose closed adapter is the starting point")
     global_sha256: Sha256 | None
     opened: datetime
-    deadline: datetime
     params: Params
 
     def member(self, site: str) -> Member:

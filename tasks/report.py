@@ -64,13 +64,14 @@ class ModelRow:
     cross_client: Interval | None
 
 
-def render_report(root: Path, out: Path, images: bool) -> Path:
+def render_report(root: Path, out: Path, images: bool, tested: bool = True) -> Path:
     """Write the report of a run.
 
     Args:
         root: the run's folder.
         out: the HTML file.
-        images: also show the overlays in ``sites/<site>/overlays``; such a page must stay where it was made.
+        images: also show the overlays in ``evaluation/overlays``; such a page must stay where it was made.
+        tested: show the test evaluation; a page made between rounds must not.
 
     Returns:
         ``out``. The same folder gives the same bytes.
@@ -81,7 +82,7 @@ def render_report(root: Path, out: Path, images: bool) -> Path:
         DiskError: the page could not be written.
     """
     history = read_history(root / "federation" / "rounds")
-    cases = read_cases(root / "evaluation" / "cases.csv")
+    cases = read_cases(root / "evaluation" / "cases.csv") if tested else None
     if cases is not None and cases.empty:
         cases = None
     template = _environment().get_template("report.html.j2")
@@ -201,11 +202,11 @@ def _matrix(cases: pd.DataFrame) -> str:
 def _overlays(root: Path) -> dict[str, list[tuple[str, str]]]:
     """Site → (rank, data URI) of the pictures that exist."""
     found = {}
-    for folder in sorted((root / "sites").glob("*/overlays")):
+    for folder in sorted((root / "evaluation" / "overlays").glob("*")):
         files = [(rank, folder / f"{rank}.png") for rank in RANKS]
         pictures = [(rank, _data_uri(path.read_bytes())) for rank, path in files if path.is_file()]
         if pictures:
-            found[folder.parent.name] = pictures
+            found[folder.name] = pictures
     return found
 
 

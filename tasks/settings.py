@@ -17,6 +17,7 @@ from model.errors import ConfigError
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+BROKEN_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: such as a date in month 13
 
 
 class _Section(BaseModel):
@@ -58,8 +59,8 @@ class Federation(_Section):
     """Rounds and who must be there."""
 
     rounds: Count = Field(description="rounds of a whole federation")
-    quorum: int = Field(ge=2, description="fewest updates a round may close with")
-    deadline_s: int = Field(ge=10, description="seconds the hub waits for the sites' training")
+    quorum: int = Field(ge=2, description="fewest updates, ratings and verdicts a round may close with")
+    deadline_s: int = Field(ge=10, description="seconds the hub waits for the sites in every phase")
 
 
 class Training(_Section):
@@ -155,6 +156,21 @@ class Params(_Section):
         return self
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML as its standard has it: PyYAML itself lets the last of two equal keys win in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in first:
+                said = f"'{key.value}' stands on line {first[key.value]} and again on line {line}"
+                raise yaml.YAMLError(said)
+            first[key.value] = line
+        return node
+
+
 class Environment(BaseSettings):
     """Where the store is and who we are there, from ``CARDIOFED_…`` variables."""
 
@@ -181,12 +197,12 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         ConfigError: names every fault of the file and the overrides at once.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _UniqueKeys)
     except FileNotFoundError as e:
         raise ConfigError("no settings file", str(path), "run from the project's folder") from e
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"the settings file cannot be read: {e}", str(path), "restore it with git") from e
-    except yaml.YAMLError as e:
+    except BROKEN_YAML as e:
         raise ConfigError(
             f"not YAML: {' '.join(str(e).split())}", str(path), "correct the line it names"
         ) from e
@@ -226,8 +242,8 @@ def _lay_over(tree: dict[str, Any], text: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"'{key}' goes through '{name}', which is a value", "--set", "see params.yaml")
     try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as e:
+        node[leaf] = yaml.load(value, _UniqueKeys)
+    except BROKEN_YAML as e:
         raise ConfigError(
             f"override '{text}' is not YAML: {' '.join(str(e).split())}",
             "--set",

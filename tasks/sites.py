@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
 import re
 import unicodedata
 from pathlib import Path
 
 from model.errors import CohortError, ConfigError, UnreadableError
-from tasks.cases import BROKEN_FILE, EXPORT_AGAIN, Patient
+from tasks.cases import Patient, read_volume
 
 FEWEST_PATIENTS = 3
 WAYS = "group, folder, site:NAME or csv:FILE:COLUMN"
@@ -137,13 +136,13 @@ def _read_table(path: Path, column: str) -> list[dict[str, str]]:
 
 def _refuse_doubles(patients: list[Patient]) -> None:
     by_name: set[str] = set()
-    by_bytes: dict[str, str] = {}
+    by_voxels: dict[str, str] = {}
     for patient in patients:
         if patient.folder_id.lower() in by_name:
             raise CohortError(f"patient {patient.folder_id} stands twice", str(patient.folder), "remove one")
         by_name.add(patient.folder_id.lower())
         for frame in patient.frames.values():
-            twin = by_bytes.setdefault(_content_md5(frame.image), patient.folder_id)
+            twin = by_voxels.setdefault(_voxel_md5(frame.image), patient.folder_id)
             if twin != patient.folder_id:
                 raise CohortError(
                     f"patients {twin} and {patient.folder_id} have one and the same image",
@@ -152,14 +151,12 @@ def _refuse_doubles(patients: list[Patient]) -> None:
                 )
 
 
-def _content_md5(path: Path) -> str:
-    """MD5 of a file's content, unpacked first if it is gzipped."""
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix.lower() == ".gz" else content
-    except BROKEN_FILE as e:
-        raise UnreadableError(f"cannot be read: {e}", str(path), EXPORT_AGAIN) from e
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+def _voxel_md5(path: Path) -> str:
+    """MD5 of an image's shape and values in native axes: another header, dtype or packing leaves it as it is."""
+    values = read_volume(path).values
+    digest = hashlib.md5(repr(values.shape).encode(), usedforsecurity=False)
+    digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _refuse_small(sites: dict[str, list[Patient]], how: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import torch
 
@@ -17,7 +18,7 @@ from tasks.checkpoint import run_training
 from tasks.code_version import code_version
 from tasks.enrol import read_card
 from tasks.events import log_event
-from tasks.files import sha256_bytes, write_atomic
+from tasks.files import sha256_bytes, sha256_file, write_atomic
 from tasks.ledger import adapter_key, get_record, plan_key, put_record, update_key
 from tasks.records import Member, Plan, Update
 from tasks.settings import Params
@@ -36,7 +37,7 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
 
     Returns:
         The passport of the uploaded adapter; the earlier one when the site has trained on the same plan and
-        data before.
+        data before. An adapter that the store has lost since is uploaded again.
 
     Raises:
         RoundError: the site is not invited.
@@ -48,7 +49,8 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
     plan_sha256 = str(ws.store.sha256_of(plan_key(number)))
     card = read_card(ws.data_home(site))
     found = find_answer(ws.store, update_key(site, number), Update)
-    if found and (found.plan_sha256, found.dataset_md5) == (plan_sha256, card.dataset_md5):
+    same = found and (found.plan_sha256, found.dataset_md5) == (plan_sha256, card.dataset_md5)
+    if found and same and _restore(ws, found):
         log_event(home, "train", number, "reused")
         return found
     started = time.monotonic()
@@ -137,9 +139,24 @@ def _train(
     return adapter, cut, tuple(round(loss, 4) for loss in training.curve)
 
 
+def _restore(ws: Workspace, update: Update) -> bool:
+    """Upload what the store has lost again from the site's own copy; False when that does not fit either."""
+    key, kept = adapter_key(update.site, update.round), _kept(ws, update)
+    if ws.store.sha256_of(key) == update.adapter_sha256:
+        return True
+    if not kept.exists() or sha256_file(kept) != update.adapter_sha256:
+        return False
+    ws.store.put(key, kept.read_bytes())
+    return True
+
+
+def _kept(ws: Workspace, update: Update) -> Path:
+    return ws.site_home(update.site) / "updates" / f"{update.round:04d}.safetensors"
+
+
 def _keep_and_upload(ws: Workspace, update: Update, data: bytes) -> None:
     home = ws.site_home(update.site)
-    write_atomic(home / "updates" / f"{update.round:04d}.safetensors", data)
+    write_atomic(_kept(ws, update), data)
     ws.store.put(adapter_key(update.site, update.round), data)
     put_record(ws.store, update_key(update.site, update.round), update)
     (home / "training.safetensors").unlink(missing_ok=True)

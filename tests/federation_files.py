@@ -109,14 +109,16 @@ def play_round(ws: Workspace, number: int, sites: Iterable[str] = SITES) -> Clos
     return finish_round(ws, number, sites)
 
 
-def finish_round(ws: Workspace, number: int, sites: Iterable[str] = SITES) -> Close:
-    """The phases after training."""
+def finish_round(
+    ws: Workspace, number: int, raters: Iterable[str] = SITES, judges: Iterable[str] | None = None
+) -> Close:
+    """The phases after training; who rates also judges unless others are named."""
     admit_updates(ws, number)
     if ws.params.merge.mode != "average":
-        for site in sites:
+        for site in raters:
             rate_candidates(ws, number, site)
     merge_updates(ws, number)
-    for site in sites:
+    for site in raters if judges is None else judges:
         judge_merged(ws, number, site)
     return close_round(ws, number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -75,9 +76,15 @@ def write_group(root: Path, group: str, count: int, first: int) -> None:
 
 def overwrite_spacing(path: Path, step_mm: float) -> None:
     """Put a value into pixdim[1] of an uncompressed NIfTI-1 file, bytes and all."""
-    data = bytearray(path.read_bytes())
-    data[80:84] = struct.pack("<f", step_mm)
-    path.write_bytes(data)
+    overwrite_header(path, 80, struct.pack("<f", step_mm))
+
+
+def overwrite_header(path: Path, offset: int, field: bytes) -> None:
+    """Put bytes into a NIfTI-1 file, at an offset into its unpacked content."""
+    packed = path.suffix == ".gz"
+    data = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    data[offset : offset + len(field)] = field
+    path.write_bytes(gzip.compress(bytes(data)) if packed else data)
 
 
 def as_uncompressed(path: Path) -> Path:

@@ -106,7 +106,6 @@ def plan(number: int, sites: dict[str, int]) -> Plan:
         global_round=number - 1 or None,
         global_sha256=sha(f"global {number - 1}") if number > 1 else None,
         opened=opened,
-        deadline=opened + timedelta(hours=1),
         params=PARAMS,
     )
 

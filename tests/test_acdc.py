@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import shutil
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from phantom_files import as_uncompressed, overwrite_spacing, write_group, write_patient
+from phantom_files import (
+    SPACING_XYZ_MM,
+    as_uncompressed,
+    overwrite_header,
+    overwrite_spacing,
+    write_group,
+    write_patient,
+)
 
 from model.errors import (
     CohortError,
@@ -23,6 +33,7 @@ from model.errors import (
     PhaseError,
     UnreadableError,
 )
+from model.labels import LV, RV
 from tasks.acdc import read_acdc
 from tasks.sites import form_sites, safe_name
 
@@ -34,11 +45,13 @@ def patient(tmp_path: Path) -> Path:
     return write_patient(tmp_path / "patient001", seed=1)
 
 
+def _rewrite(path: Path, write: Callable[[np.ndarray], nib.Nifti1Image]) -> None:
+    nib.save(write(np.asarray(nib.load(path).dataobj)), path)
+
+
 def _change(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    image = nib.load(path)
-    values = np.asarray(image.dataobj)
-    affine = image.affine
-    nib.save(nib.Nifti1Image(change(values), affine), path)
+    affine = nib.load(path).affine
+    _rewrite(path, lambda v: nib.Nifti1Image(change(v), affine))
 
 
 def _edit_info(patient: Path, old: str, new: str) -> None:
@@ -116,6 +129,26 @@ def _four_axes(patient: Path) -> None:
     _change(patient / IMAGE, lambda v: np.stack([v, v], -1))
 
 
+def _no_spacing(patient: Path) -> None:
+    _rewrite(patient / IMAGE, lambda v: nib.Nifti1Image(v, None))
+
+
+def _no_voxels(patient: Path) -> None:
+    _change(patient / MASK, lambda v: v[:0])
+
+
+def _impossible_size(patient: Path) -> None:
+    overwrite_header(patient / IMAGE, 42, struct.pack("<3h", 32767, 32767, 32767))
+
+
+def _unknown_dtype(patient: Path) -> None:
+    overwrite_header(patient / IMAGE, 70, struct.pack("<h", 255))
+
+
+def _voxels_nowhere(patient: Path) -> None:
+    overwrite_header(as_uncompressed(patient / IMAGE), 108, struct.pack("<f", float("inf")))
+
+
 def _other_phase_grid(patient: Path) -> None:
     for name in (IMAGE, MASK):
         _change(patient / name, lambda v: v[:-1])
@@ -131,6 +164,43 @@ def _soft_mask(patient: Path) -> None:
 
 def _nan_mask(patient: Path) -> None:
     _change(patient / MASK, lambda v: np.where(v == 3, np.nan, v).astype(np.float32))
+
+
+def _colour(patient: Path, name: str) -> None:
+    rgb = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    _change(patient / name, lambda v: np.repeat(v.astype(np.uint8)[..., None], 3, -1).view(rgb)[..., 0])
+
+
+def _colour_image(patient: Path) -> None:
+    _colour(patient, IMAGE)
+
+
+def _colour_mask(patient: Path) -> None:
+    _colour(patient, MASK)
+
+
+def _complex_image(patient: Path) -> None:
+    _change(patient / IMAGE, lambda v: v.astype(np.complex64))
+
+
+def _complex_mask(patient: Path) -> None:
+    _change(patient / MASK, lambda v: v.astype(np.complex64))
+
+
+def _blank_ed_mask(patient: Path) -> None:
+    _change(patient / MASK, np.zeros_like)
+
+
+def _blank_es_mask(patient: Path) -> None:
+    _change(patient / MASK.replace("frame01", "frame03"), np.zeros_like)
+
+
+def _ed_mask_without_lv(patient: Path) -> None:
+    _change(patient / MASK, lambda v: np.where(v == LV, 0, v))
+
+
+def _ed_mask_of_rv_alone(patient: Path) -> None:
+    _change(patient / MASK, lambda v: np.where(v == RV, RV, 0).astype(np.uint8))
 
 
 def _nan_image(patient: Path) -> None:
@@ -183,8 +253,24 @@ def _ed_no_number(patient: Path) -> None:
     _edit_info(patient, "ED: 1", "ED: first")
 
 
+def _frame_number_without_end(patient: Path) -> None:
+    _edit_info(patient, "ED: 1", "ED: " + "1" * 5000)
+
+
 def _no_group(patient: Path) -> None:
     _edit_info(patient, "Group: NOR", "")
+
+
+def _dead_link(patient: Path) -> None:
+    (patient / "more").symlink_to(patient / "unmounted")
+
+
+def _name_not_utf8(patient: Path) -> None:
+    (patient / os.fsdecode(b"report\xff.pdf")).write_bytes(b"")
+
+
+def _folder_not_utf8(patient: Path) -> None:
+    patient.rename(patient.with_name(os.fsdecode(b"patient001\xff")))
 
 
 def _no_info(patient: Path) -> None:
@@ -203,11 +289,24 @@ def _no_info(patient: Path) -> None:
         (_zero_spacing, GeometryError, "spacing (0.0"),
         (_nan_spacing, GeometryError, "spacing (nan"),
         (_spacing_against_affine, GeometryError, "in pixdim and"),
+        (_no_spacing, GeometryError, "no spacing stored"),
+        (_no_voxels, GeometryError, "no voxel"),
+        (_impossible_size, UnreadableError, "cannot be read"),
+        (_unknown_dtype, UnreadableError, "data code 255"),
+        (_voxels_nowhere, UnreadableError, "cannot be read"),
         (_four_axes, GeometryError, "not 3-D"),
         (_other_phase_grid, GeometryError, "ED and ES lie on different grids"),
         (_unknown_label, LabelError, "[7.0] outside 0…3"),
         (_soft_mask, LabelError, "not integers"),
         (_nan_mask, LabelError, "not integers"),
+        (_colour_image, IntensityError, "not one real number each"),
+        (_colour_mask, LabelError, "not one real number each"),
+        (_complex_image, IntensityError, "complex64"),
+        (_complex_mask, LabelError, "complex64"),
+        (_blank_ed_mask, LabelError, "an ED mask that marks nothing"),
+        (_blank_es_mask, LabelError, "an ES mask that marks nothing"),
+        (_ed_mask_without_lv, LabelError, "marks no LV"),
+        (_ed_mask_of_rv_alone, LabelError, "marks no MYO and no LV"),
         (_nan_image, IntensityError, "NaN"),
         (_infinite_image, IntensityError, "infinite"),
         (_constant_image, IntensityError, "every voxel is 5"),
@@ -220,6 +319,10 @@ def _no_info(patient: Path) -> None:
         (_no_ed, PhaseError, "no 'ED'"),
         (_frame_beyond_the_last, PhaseError, "frame 3 of 2"),
         (_ed_no_number, PhaseError, "'first'"),
+        (_frame_number_without_end, PhaseError, "not a frame number"),
+        (_dead_link, UnreadableError, "leads nowhere"),
+        (_name_not_utf8, DataError, "not UTF-8"),
+        (_folder_not_utf8, DataError, "not UTF-8"),
         (_no_group, CohortError, "no 'Group'"),
         (_no_info, PhaseError, "no Info.cfg"),
     ],
@@ -235,6 +338,48 @@ def test_each_fault_is_named_where_it_is(
     assert said in caught.value.what
     assert "patient001" in caught.value.where
     assert caught.value.mend
+    str(caught.value).encode()
+
+
+def test_an_rv_may_be_absent(patient: Path) -> None:
+    for path in patient.glob("*_gt.nii.gz"):
+        _change(path, lambda v: np.where(v == RV, 0, v))
+    assert len(read_acdc(patient.parent)) == 1
+
+
+def test_a_file_with_spacing_but_no_affine_is_tolerated(patient: Path) -> None:
+    for path in patient.glob("*.nii.gz"):
+        _rewrite(path, _with_pixdim_alone)
+    assert len(read_acdc(patient.parent)) == 1
+
+
+def _with_pixdim_alone(values: np.ndarray) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(values, None)
+    image.header.set_zooms(SPACING_XYZ_MM)
+    return image
+
+
+def test_a_folder_that_cannot_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_group(tmp_path / "riverside", "NOR", 1, first=1)
+    write_group(tmp_path / "st-anna", "NOR", 1, first=2)
+    shut, scandir = tmp_path / "st-anna", os.scandir
+
+    def guarded(path: str | Path) -> Iterator[os.DirEntry[str]]:  # the superuser may enter every folder
+        if Path(path) == shut:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(UnreadableError, match="Permission denied") as caught:
+        read_acdc(tmp_path)
+    assert caught.value.where == str(shut)
+    assert caught.value.mend
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match="No such file") as caught:
+        read_acdc(tmp_path / "gone")
+    assert caught.value.where == str(tmp_path / "gone")
 
 
 def test_all_faults_of_a_data_set_are_reported_at_once(tmp_path: Path) -> None:
@@ -325,6 +470,17 @@ def test_one_image_under_two_names_is_refused(tmp_path: Path) -> None:
             tmp_path / "a" / "patient001" / f"patient001_{name}.nii.gz", twin / f"patient004_{name}.nii.gz"
         )
     as_uncompressed(twin / "patient004_frame01.nii.gz")
+    with pytest.raises(CohortError, match="one and the same image"):
+        form_sites(read_acdc(tmp_path), "folder", tmp_path)
+
+
+def test_one_image_exported_twice_is_refused(tmp_path: Path) -> None:
+    write_group(tmp_path / "a", "NOR", 3, first=1)
+    write_group(tmp_path / "b", "NOR", 3, first=4)
+    original = nib.load(tmp_path / "a" / "patient001" / IMAGE)
+    again = nib.Nifti1Image(np.asarray(original.dataobj).astype(np.float32), original.affine)
+    again.header["descrip"] = b"another console"
+    nib.save(again, tmp_path / "b" / "patient004" / "patient004_frame01.nii.gz")
     with pytest.raises(CohortError, match="one and the same image"):
         form_sites(read_acdc(tmp_path), "folder", tmp_path)
 

@@ -19,9 +19,18 @@ from model.errors import StoreDeniedError, StoreUnreachableError
 from model.factors import Factors
 from model.package import pack_adapter, unpack_adapter
 from tasks.admit import REASON_LETTERS, admit_updates, blind_ids
-from tasks.ledger import adapter_key, candidates_key, get_record, merge_key, update_key
+from tasks.ledger import (
+    adapter_key,
+    candidate_key,
+    candidates_key,
+    get_record,
+    merge_key,
+    plan_key,
+    update_key,
+)
 from tasks.merge import merge_updates
-from tasks.records import Architecture, Candidates, Update
+from tasks.rate import rate_candidates
+from tasks.records import Architecture, Candidates, Plan, Update
 from tasks.store import Store
 from tasks.workspace import Workspace
 
@@ -99,6 +108,8 @@ def test_a_passport_of_something_else_is_quarantined_with_both_values(
 def test_the_round_goes_on_without_what_is_quarantined(round_1: Trained, key: str) -> None:
     round_1.ws.store.put(key, b"{torn")
     assert refusal(round_1.ws)
+    for site in GOOD:
+        rate_candidates(round_1.ws, 1, site)
     assert {receipt.site for receipt in merge_updates(round_1.ws, 1).receipts} == set(GOOD)
 
 
@@ -138,6 +149,18 @@ def test_factors_that_do_not_fit_the_base_are_quarantined(
     layers = change(unpack_adapter(round_1.adapter))
     replace_update(round_1.ws, FAULTY, pack_adapter(layers, "fp32"))
     assert reason in refusal(round_1.ws)
+
+
+def test_a_rank_above_the_sites_own_is_quarantined_though_others_may_have_it(round_1: Trained) -> None:
+    plan = get_record(round_1.ws.store, plan_key(1), Plan)
+    allowed = plan.member(FAULTY).rank
+    assert allowed < plan.params.lora.rank_max
+    layers = unpack_adapter(round_1.adapter)
+    name = next(name for name, (_, A) in layers.items() if A.shape[0] == allowed)
+    B, A = layers[name]
+    larger = Factors(torch.cat([B, B[:, :1]], dim=1), torch.cat([A, A[:1]]))
+    replace_update(round_1.ws, FAULTY, pack_adapter({**layers, name: larger}, "fp32"))
+    assert refusal(round_1.ws) == f"rank {allowed + 1}, this round allows {allowed}"
 
 
 class Bomb:
@@ -232,6 +255,17 @@ def test_a_store_that_fails_is_no_fault_of_the_update(
         admit_updates(round_1.ws, 1)
     monkeypatch.undo()
     assert admit_updates(round_1.ws, 1).quarantined == ()
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "damaged"])
+def test_a_candidate_that_the_store_lost_is_republished(round_1: Trained, lost: bool) -> None:
+    store = round_1.ws.store
+    record = admit_updates(round_1.ws, 1)
+    keys = [candidate_key(candidate.id, 1) for candidate in record.candidates]
+    before = {key: store.get(key) for key in keys}
+    delete(store, keys[0]) if lost else store.put(keys[0], b"damaged")
+    assert admit_updates(round_1.ws, 1) == record
+    assert {key: store.get(key) for key in keys} == before
 
 
 def test_candidates_do_not_tell_whose_they_are(round_1: Trained) -> None:

@@ -17,6 +17,7 @@ from phantom_files import write_patient
 from pydantic import SecretStr
 
 from flows.cli import main
+from flows.demo import only_one
 from infra.ports import HOST
 from infra.process import PID_FILE, recorded
 from model.errors import ConfigError
@@ -179,7 +180,8 @@ def test_the_same_name_with_other_settings_is_refused_before_anything_is_touched
     run: Run, root: str, tmp_path: Path
 ) -> None:
     home = Path(root)
-    (home / "identity").write_bytes(b"of a run with other settings")
+    (home / "run.json").write_bytes(b"of a run with other settings")
+    (home / "lock").touch()
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     code, said = run("demo", "--data", "nowhere", "--set", "seed=2")
     assert code == 2
@@ -197,6 +199,36 @@ def test_the_same_name_with_other_data_is_refused(
     code, said = run("demo", "--data", str(data), "--public", str(data), "--set", quick)
     assert code == 2
     assert "other settings or data" in said
+
+
+def test_data_that_changed_under_a_started_federation_is_refused_and_the_old_cohort_stays(
+    run: Run, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    quick = "pretrain.steps=1"
+    home = new_run(tmp_path_factory, tmp_path / "runs" / "demo", quick).root
+    (home / "identity").write_bytes(b"of a federation on the cohort as it is")
+    before = {path: path.read_bytes() for path in (home / "cohort").rglob("*") if path.is_file()}
+    data = write_hospitals(tmp_path / "cine")
+    info = next(data.rglob("Info.cfg"))
+    info.write_text(info.read_text() + "Weight: 80\n")
+    code, said = run("demo", "--data", str(data), "--set", quick)
+    assert code == 2
+    assert "other settings or data" in said
+    assert {path: path.read_bytes() for path in (home / "cohort").rglob("*") if path.is_file()} == before
+    assert not (home / ".cohort.new").exists()
+
+
+def test_a_second_process_on_the_same_run_is_refused(run: Run, root: str) -> None:
+    with only_one(Path(root)):
+        code, said = run("demo", "--data", "nowhere")
+    assert code == 2
+    assert "another process works on this run" in said
+
+
+def test_a_report_of_a_run_that_does_not_exist_is_refused(run: Run, tmp_path: Path) -> None:
+    code, said = run("stage", "report", "--root", str(tmp_path / "typo"))
+    assert code == 2
+    assert is_an_error_of_three_parts(said)
 
 
 def test_debug_raises_the_error_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

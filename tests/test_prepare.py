@@ -15,9 +15,10 @@ from phantom_files import heart_mask, write_group, write_patient
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from model.errors import CohortError, ConfigError, DiskError, UnreadableError
+from model.errors import CohortError, ConfigError, DataError, DiskError, UnreadableError
 from model.labels import STRUCTURES
 from model.split import SPLITS
+from tasks import dataset_md5 as dataset_md5_module
 from tasks import prepare as prepare_module
 from tasks.cases import read_cases
 from tasks.dataset_md5 import dataset_md5
@@ -252,6 +253,31 @@ def test_a_full_disk_leaves_the_former_site_whole(
     with pytest.raises(DiskError, match="No space left"):
         prepare(source, "acdc", "folder", tmp_path, PARAMS)
     assert _tree(tmp_path) == before
+
+
+def test_a_failure_leaves_no_folder_behind(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dark(*_: object) -> None:
+        raise DataError("no heart found")
+
+    monkeypatch.setattr(prepare_module, "heart_centre", dark)
+    with pytest.raises(DataError, match="no heart"):
+        prepare(source, "acdc", "folder", tmp_path / "new", PARAMS)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.pdf").write_bytes(b"")
+
+    def shut(path: str) -> str:  # the superuser may read every file
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(dataset_md5_module, "file_md5", shut)
+    with pytest.raises(UnreadableError, match="Permission denied") as caught:
+        dataset_md5([tmp_path / "report.pdf"], tmp_path)
+    assert caught.value.where == str(tmp_path / "report.pdf")
+    assert caught.value.mend
 
 
 def test_what_a_killed_run_left_is_removed(source: Path, home: Path, tmp_path: Path) -> None:

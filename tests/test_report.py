@@ -230,7 +230,7 @@ def test_page_holds_reasons_hashes_and_absentees(page: str, history: list[RoundH
 
 def test_overlays_are_shown_only_where_images_may_be(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run", rounds=0, evaluated=False)
-    picture = root / "sites" / "st-anna" / "overlays" / "best.png"
+    picture = root / "evaluation" / "overlays" / "st-anna" / "best.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(PNG + b"a patient")
     inside = render_report(root, tmp_path / "in.html", images=True).read_text()

@@ -32,6 +32,7 @@ MOMENTS = [
     ("hub", "close", 1, 1.5),
     ("sites/st-anna", "rate", 2, 0.05),
     ("sites/hillcrest", "train alone", None, 0.3),
+    ("hub", "fedavg", 1, 0.1),
 ]
 """The run is killed so many seconds after this was done here in this round; 1.5 s fall into DVC's work."""
 
@@ -100,7 +101,9 @@ def test_a_run_killed_again_and_again_finishes_and_repeats_nothing(
     assert (root / "metrics.json").exists()
     assert processes_of(root) == []
     assert [recorded(root / name / PID_FILE) for name in ("store", "prefect")] == [None, None]
-    of_rounds = {(phase, number) for phase in ("train", "rate", "judge", "adapt") for number in (1, 2)}
+    of_rounds = {
+        (phase, number) for phase in ("train", "rate", "judge", "adapt", "fedavg") for number in (1, 2)
+    }
     for site in SITES:
         counts = done(root / "sites" / site)
         assert max(counts.values()) == 1, counts

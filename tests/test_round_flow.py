@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from prefect.client.schemas.sorting import LogSort, TaskRunSort
 from prefect.settings import temporary_settings
 
 from flows import phases
-from flows.round import federated_round
+from flows.round import each, federated_round
 from flows.servers import _send_last_words
 from infra.prefect_server import prefect_environment, start_prefect
 from infra.process import stop
@@ -37,6 +38,7 @@ from model.errors import (
 )
 from tasks.events import count_events
 from tasks.ledger import close_key, get_record
+from tasks.open import open_round
 from tasks.records import Close
 from tasks.settings import Environment
 from tasks.workspace import Workspace
@@ -171,6 +173,51 @@ def test_a_missed_quorum_fails_the_flow_and_after_repair_the_round_completes_wit
     for site in SITES:
         assert [count_events(ws.site_home(site), verb) for verb in ("train", "judge", "adapt")] == [1, 1, 1]
     assert [count_events(ws.hub_home, verb) for verb in ("open", "merge")] == [1, 1]
+
+
+@pytest.mark.parametrize(("verb", "verbs_run"), [("rate", 3 + 1), ("judge", 3 + 1 + 3 + 1)])
+def test_a_quorum_missed_by_ratings_or_verdicts_fails_the_flow_and_the_round_completes_later(
+    start: NewRun, monkeypatch: pytest.MonkeyPatch, verb: str, verbs_run: int
+) -> None:
+    ws = start("federation.quorum=3")
+    work = getattr(phases, verb).fn
+
+    def failing(ws: Workspace, number: int, site: str) -> Any:
+        if site == "lakeside":
+            raise UnreadableError("torn")
+        return work(ws, number, site)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, verb, phases.phase(f"{verb} {{site}}", failing, str))
+        seen = run_round(ws, 1, tasks=1 + 3 + 1 + verbs_run)
+    assert seen.state.name == "Failed"
+    assert "the quorum is 3; without: lakeside" in str(seen.state.message)
+    failed = get_record(ws.store, close_key(1), Close)
+    assert (failed.outcome, failed.missing) == ("failed", ("lakeside",))
+    assert run_round(ws, 1, tasks=6 + 4 * len(SITES)).state.name == "Completed"
+    for site in SITES:
+        done = [count_events(ws.site_home(site), name) for name in ("train", "rate", "judge", "adapt")]
+        assert done == [1, 1, 1, 1]
+
+
+def test_the_hub_waits_for_no_site_longer_than_the_deadline(start: NewRun) -> None:
+    ws = start()
+    plan = open_round(ws, 1)
+    soon = plan.params.federation.model_copy(update={"deadline_s": 0.2})
+    plan = plan.model_copy(update={"params": plan.params.model_copy(update={"federation": soon})})
+    goes_on = threading.Event()
+
+    def sleeping(ws: Workspace, number: int, site: str) -> bool:
+        return goes_on.wait(LATE_S)
+
+    @flow(name="late")
+    def late() -> bool:
+        started = time.monotonic()
+        each(phases.phase("sleep {site}", sleeping, str), ws, plan, ["lakeside"])
+        goes_on.set()
+        return time.monotonic() - started < LATE_S / 2
+
+    assert late()
 
 
 def probe(faults: list[tuple[type[Exception], int]]) -> dict[str, TaskRun]:

@@ -21,16 +21,18 @@ from federation_files import (
     use_store,
 )
 
-from model.errors import IntegrityError, ObjectMissingError, RoundError
+from model.errors import ConfigError, DiskError, IntegrityError, ObjectMissingError, RoundError
 from model.factors import Factors, adapter_norm, sum_adapters
 from model.package import pack_adapter, unpack_adapter
 from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
 from tasks.close import close_failed, close_round
-from tasks.events import count_events
+from tasks.enrol import found_federation
+from tasks.events import count_events, log_event
 from tasks.history import read_history
 from tasks.judge import judge_merged
 from tasks.ledger import (
+    FEDERATION,
     adapter_key,
     candidates_key,
     close_key,
@@ -49,7 +51,18 @@ from tasks.merge import merge_updates
 from tasks.mirror import keep_round
 from tasks.open import open_round
 from tasks.rate import rate_candidates
-from tasks.records import Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Score, Update, Verdict
+from tasks.records import (
+    Candidates,
+    Close,
+    FederationRecord,
+    MergeRecord,
+    Plan,
+    Ratings,
+    Receipt,
+    Score,
+    Update,
+    Verdict,
+)
 from tasks.settings import Environment
 from tasks.train import train_site
 from tasks.weights import closed_weights, round_weights
@@ -174,12 +187,74 @@ def test_a_site_writes_a_record_of_its_own_anew_when_it_is_broken(start: NewRun)
     assert get_record(ws.store, update_key("lakeside", 1), Update).site == "lakeside"
 
 
-def test_a_plan_is_never_rewritten(start: NewRun) -> None:
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "damaged"])
+def test_an_adapter_that_the_store_lost_is_uploaded_again_without_training(start: NewRun, lost: bool) -> None:
+    ws = trained(start())
+    before, key = objects(ws.store), adapter_key("lakeside", 1)
+    delete(ws.store, key) if lost else ws.store.put(key, b"damaged")
+    train_site(ws, 1, "lakeside")
+    assert objects(ws.store) == before
+    assert count_events(ws.site_home("lakeside"), "train") == 1
+
+
+def test_an_adapter_that_store_and_site_lost_is_trained_again_to_the_same_bytes(start: NewRun) -> None:
+    ws = trained(start())
+    before = ws.store.get(adapter_key("lakeside", 1))
+    delete(ws.store, adapter_key("lakeside", 1))
+    (ws.site_home("lakeside") / "updates" / "0001.safetensors").write_bytes(b"damaged")
+    train_site(ws, 1, "lakeside")
+    assert ws.store.get(adapter_key("lakeside", 1)) == before
+    assert count_events(ws.site_home("lakeside"), "train") == 2
+
+
+def test_a_plan_is_never_rewritten_though_members_have_changed(start: NewRun) -> None:
     ws = start()
     first = open_round(ws, 1)
+    fewer = FederationRecord(base=first.base, members=first.members[:2])
+    put_record(ws.store, FEDERATION, fewer)
+    assert open_round(ws, 1) == first
+
+
+def test_a_bucket_with_another_federation_is_refused_and_left_as_it_is(start: NewRun) -> None:
+    ws = start()
+    base = open_round(ws, 1).base
+    before = objects(ws.store)
     other = Workspace(ws.root, ws.params.model_copy(update={"seed": 99}))
-    assert open_round(other, 1) == first
-    assert first.params.seed != 99
+    for work in (lambda: open_round(other, 1), lambda: found_federation(other, base)):
+        with pytest.raises(RoundError, match="this bucket holds another federation") as refused:
+            work()
+        assert refused.value.where == plan_key(1)
+        assert "CARDIOFED_S3_BUCKET" in refused.value.mend
+    assert objects(ws.store) == before
+
+
+def test_a_round_of_another_base_is_not_adopted(start: NewRun) -> None:
+    ws = start()
+    plan = open_round(ws, 1)
+    other = plan.model_copy(update={"base": plan.base.model_copy(update={"sha256": "0" * 64})})
+    put_record(ws.store, plan_key(1), other)
+    with pytest.raises(RoundError, match="this bucket holds another federation"):
+        open_round(ws, 1)
+
+
+def test_a_quorum_above_the_number_of_sites_is_refused_before_anything_is_published(start: NewRun) -> None:
+    with pytest.raises(ConfigError, match="the quorum is 4, and there are 3 sites") as refused:
+        start("federation.quorum=4")
+    assert refused.value.where == "federation.quorum"
+
+
+def test_an_event_that_cannot_be_written_is_a_fault_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    with pytest.raises(DiskError, match="cannot write an event"):
+        log_event(tmp_path, "train", 1, "done")
+
+
+def test_a_mirror_that_cannot_be_written_is_a_fault_of_the_disk(start: NewRun) -> None:
+    ws = start()
+    open_round(ws, 1)
+    ws.federation.write_bytes(b"in the way")
+    with pytest.raises(DiskError, match="cannot keep the files of round 1"):
+        keep_round(ws, 1)
 
 
 def test_a_round_cannot_open_before_the_last_one_ended(start: NewRun) -> None:
@@ -245,8 +320,11 @@ def test_a_step_back_publishes_that_part_of_the_step(
 
 def test_a_step_that_nobody_judged_is_not_published(start: NewRun) -> None:
     ws = merged(start())
-    close = close_round(ws, 1)
-    assert (close.outcome, close.judges, close.missing) == ("rejected", (), SITES)
+    with pytest.raises(
+        RoundError, match="0 sites judged the merged step, the quorum is 2; without: hillcrest"
+    ):
+        close_round(ws, 1)
+    assert not ws.store.exists(global_adapter_key(1))
 
 
 def test_a_round_without_one_site_is_degraded_and_says_so(start: NewRun) -> None:
@@ -283,6 +361,25 @@ def test_a_missed_quorum_ends_in_a_failed_record_and_the_same_round_completes_la
     close = finish_round(ws, 1)
     assert (close.outcome != "failed", close.degraded, close.missing) == (True, False, ())
     assert [count_events(ws.site_home(site), "train") for site in SITES] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("mode", "raters", "said"),
+    [("rated", SITES[:2], "rated the updates"), ("shadow", SITES[:2], "rated"), ("rated", SITES, "judged")],
+)
+def test_too_few_ratings_or_verdicts_fail_the_round_and_it_completes_later_without_repeats(
+    start: NewRun, mode: str, raters: tuple[str, ...], said: str
+) -> None:
+    ws = trained(start("federation.quorum=3", f"merge.mode={mode}"))
+    with pytest.raises(RoundError, match=rf"2 sites {said}.*, the quorum is 3; without: st-anna") as missed:
+        finish_round(ws, 1, raters, judges=SITES[:2])
+    failed = close_failed(ws, 1, missed.value)
+    assert (failed.outcome, failed.participants, failed.missing) == ("failed", SITES, ("st-anna",))
+    close = finish_round(ws, 1)
+    assert (close.outcome != "failed", close.degraded) == (True, False)
+    for verb in ("train", "rate", "judge"):
+        assert [count_events(ws.site_home(site), verb) for site in SITES] == [1, 1, 1]
+    assert [count_events(ws.hub_home, verb) for verb in ("open", "admit", "merge")] == [1, 1, 1]
 
 
 def test_a_rating_that_comes_after_the_close_changes_nothing(start: NewRun) -> None:

@@ -130,6 +130,10 @@ def test_an_override_that_is_not_yaml_is_refused() -> None:
     assert "'network.channels=[8, 16' is not YAML" in _refused("network.channels=[8, 16")
 
 
+def test_an_override_with_a_key_twice_is_refused() -> None:
+    assert "'clip' stands on line 1 and again on line 1" in _refused("merge={clip: 1, clip: 2}")
+
+
 def test_an_override_below_a_value_is_refused() -> None:
     assert "'data.crop.x' goes through 'crop'" in _refused("data.crop.x=1")
 
@@ -142,9 +146,24 @@ def test_an_override_below_a_value_is_refused() -> None:
         (b"", "no mapping"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"\x00", "not YAML"),
+        (b"seed: 1\nmerge:\n  clip: 1\n'seed': 99\n", "'seed' stands on line 1 and again on line 4"),
+        (b"merge:\n  clip: 1\n  mode: rated\n  clip: 2\n", "'clip' stands on line 2 and again on line 4"),
+        (b"seed: 2024-99-99\n", "not YAML"),
+        (b"seed: " + b"[" * 600, "not YAML"),
         (b"seed: 1\n", "11 faulty settings"),
     ],
-    ids=["torn", "list", "empty", "binary", "control character", "sections missing"],
+    ids=[
+        "torn",
+        "list",
+        "empty",
+        "binary",
+        "control character",
+        "key twice",
+        "nested key twice",
+        "no date",
+        "deep",
+        "sections missing",
+    ],
 )
 def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "params.yaml"
