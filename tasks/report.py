@@ -40,7 +40,7 @@ from tasks.history import (
     validation_dice,
 )
 from tasks.overlays import RANKS
-from tasks.summary import Interval, bytes_ratio, gain_table, read_cases, site_matrix
+from tasks.summary import Interval, bytes_ratio, gain_table, read_cases
 
 TEMPLATES = Path(__file__).parent / "templates"
 ARTIFACT_DPI = 80
@@ -193,9 +193,7 @@ def _model_rows(cases: pd.DataFrame, history: Sequence[RoundHistory]) -> list[Mo
 
 
 def _matrix(cases: pd.DataFrame) -> str:
-    titles = {"personal": "Adapted at the site", "local": "Trained alone"}
-    matrices = {title: site_matrix(cases, model) for model, title in titles.items()}
-    shown = {title: m for title, m in matrices.items() if m.notna().to_numpy().any()}
+    shown = site_matrices(cases)
     return _data_uri(plots.site_heatmap(shown)) if shown else ""
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from tasks import plots
 from tasks.files import json_bytes, write_atomic
 from tasks.history import read_history, validation_dice
-from tasks.summary import metrics, model_table, read_cases, site_matrix
+from tasks.summary import metrics, model_table, read_cases, site_matrices, site_matrix
 
 
 def write_results(root: Path) -> None:
-    """Write ``metrics.json`` and ``plots/{learning,models,matrix}.csv`` of a run.
+    """Write ``metrics.json``, and tables and pictures under ``plots/``, of a run.
 
     Args:
         root: the run's folder; without a test evaluation in it, ``models`` and ``matrix`` are not written.
@@ -30,7 +31,13 @@ def write_results(root: Path) -> None:
         for number, dice in curve.items()
     ]
     _write_table(root / "plots" / "learning.csv", pd.DataFrame(learning, columns=["round", "site", "dice"]))
+    write_atomic(root / "plots" / "learning.png", plots.learning_curves(history))
+    write_atomic(root / "plots" / "weights.png", plots.weights_and_gains(history))
+    write_atomic(root / "plots" / "bytes.png", plots.bytes_sent(history))
     if cases is not None:
+        matrices = site_matrices(cases)
+        if matrices:
+            write_atomic(root / "plots" / "matrix.png", plots.site_heatmap(matrices))
         _write_table(root / "plots" / "models.csv", model_table(cases).reset_index())
         matrix = site_matrix(cases, "personal").rename_axis(index="owner").reset_index()
         _write_table(root / "plots" / "matrix.csv", matrix.melt("owner", var_name="site", value_name="dice"))

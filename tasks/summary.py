@@ -101,6 +101,13 @@ def site_matrix(cases: pd.DataFrame, model: str) -> pd.DataFrame:
     return rows.pivot_table(index="owner", columns="site", values="dice", aggfunc="mean", dropna=False)
 
 
+def site_matrices(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The matrices of the models that sites own, by title; only those with something in them."""
+    titles = {"personal": "Adapted at the site", "local": "Trained alone"}
+    matrices = {title: site_matrix(cases, model) for model, title in titles.items()}
+    return {title: matrix for title, matrix in matrices.items() if matrix.notna().to_numpy().any()}
+
+
 def gain_table(cases: pd.DataFrame) -> pd.DataFrame:
     """What the federation gave each site: the global model against the base as shipped.
 
