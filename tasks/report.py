@@ -40,7 +40,7 @@ from tasks.history import (
     validation_dice,
 )
 from tasks.overlays import RANKS
-from tasks.summary import Interval, bytes_ratio, gain_table, read_cases
+from tasks.summary import Interval, bytes_ratio, gain_table, read_cases, site_matrices
 
 TEMPLATES = Path(__file__).parent / "templates"
 ARTIFACT_DPI = 80
