@@ -66,10 +66,11 @@ def each(phase: Task[..., Any], ws: Workspace, plan: Plan, sites: Iterable[str])
 
 def coloured(close: Close) -> State[Any]:
     """The flow's final state: a round without everybody never looks like a plain success."""
+    said = f"without {', '.join(close.missing)}; {close.reason}" if close.missing else close.reason
     if close.outcome == "rejected":
-        return Completed(name="Rejected", message=close.reason)
+        return Completed(name="Rejected", message=said)
     if close.degraded:
-        return Completed(name="Degraded", message=f"without {', '.join(close.missing)}; {close.reason}")
+        return Completed(name="Degraded", message=said)
     if close.outcome == "stepped_back":
         return Completed(name="Stepped back", message=close.reason)
     return Completed(message=close.reason)

@@ -57,7 +57,8 @@ def claim(root: Path, params: Params, source: Source, public: Source | None) -> 
         "public": public and str(public.data.resolve()),
     }
     mark = root / "run.json"
-    if mark.exists() and mark.read_bytes() != json_bytes(claimed):
+    started = mark.exists() and (root / "cohort").exists()
+    if started and mark.read_bytes() != json_bytes(claimed):
         raise _other_run(root)
     write_atomic(mark, json_bytes(claimed))
 

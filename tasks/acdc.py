@@ -75,7 +75,8 @@ def _patient_folders(root: Path, faults: list[DataError]) -> Iterator[Path]:
 
     def closed(error: OSError) -> None:
         said = f"cannot be entered: {error.strerror or error}"
-        mend = "give the right to read it, or choose a folder without it"
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        mend = "check the path" if gone else "give the right to read it, or choose a folder without it"
         faults.append(UnreadableError(said, printable(error.filename or root), mend))
 
     for path, below, files in os.walk(root, onerror=closed, followlinks=True):

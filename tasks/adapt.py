@@ -25,6 +25,9 @@ from tasks.train import lora_spec, train_lora
 from tasks.weights import closed_weights, load_net
 from tasks.workspace import Workspace
 
+FEWEST_FOR_SPREAD = 6
+"""Cases below which a mean goes without its standard deviation: two values follow exactly from both."""
+
 
 def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
     """Train on the site's own cases from the closed model; the personal adapter stays in the site's folder.
@@ -77,11 +80,18 @@ def predictor(architecture: Architecture, weights: dict[str, Tensor]) -> Callabl
 
 
 def structure_summaries(cases: pd.DataFrame) -> dict[str, Summary]:
-    """Dice per structure over a site's cases; undefined ones are counted, not dropped in silence."""
+    """Dice per structure over a site's cases; undefined ones are counted, not dropped in silence.
+
+    Args:
+        cases: a row per case and structure with ``dice``.
+
+    Returns:
+        Structure → summary; the spread of a few cases would give each of them away, so it is left out.
+    """
     return {
         str(structure): Summary(
             mean=_or_none(dice.mean()),
-            sd=_or_none(dice.std()),
+            sd=_or_none(dice.std()) if dice.count() >= FEWEST_FOR_SPREAD else None,
             n=int(dice.count()),
             undefined=int(dice.isna().sum()),
         )

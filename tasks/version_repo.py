@@ -30,7 +30,7 @@ Every tag `round-NNNN` holds what that round published, in `rounds/NNNN/`.
 
     git clone THIS_FOLDER versions && cd versions
     git checkout round-0002
-    dvc remote modify --local store access_key_id ...
+    dvc remote modify --local store access_key_id ...      # of a store made here: store/credentials.json of the run
     dvc remote modify --local store secret_access_key ...
     export AWS_REQUEST_CHECKSUM_CALCULATION=when_required AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
     dvc pull rounds/0002.dvc

@@ -181,6 +181,7 @@ def test_the_same_name_with_other_settings_is_refused_before_anything_is_touched
 ) -> None:
     home = Path(root)
     (home / "run.json").write_bytes(b"of a run with other settings")
+    assert (home / "cohort").exists()
     (home / "lock").touch()
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     code, said = run("demo", "--data", "nowhere", "--set", "seed=2")
@@ -216,6 +217,12 @@ def test_data_that_changed_under_a_started_federation_is_refused_and_the_old_coh
     assert "other settings or data" in said
     assert {path: path.read_bytes() for path in (home / "cohort").rglob("*") if path.is_file()} == before
     assert not (home / ".cohort.new").exists()
+
+
+def test_a_mistyped_folder_does_not_use_up_the_name(run: Run, tmp_path: Path) -> None:
+    assert run("demo", "--data", "nowhere")[0] == 3
+    code, said = run("demo", "--data", "nowhere-else")
+    assert code == 3, said
 
 
 def test_a_second_process_on_the_same_run_is_refused(run: Run, root: str) -> None:
