@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "model").glob("*.py"))
+FILES = sorted((ROOT / "model").rglob("*.py"))
 
 _TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
 _TENSOR_DRAWS = {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "log_normal_"}
@@ -56,7 +56,7 @@ def _faulty_call(node: ast.Call) -> Iterator[str]:
         yield f"{node.lineno}: {called}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_arithmetic_draws_on_its_arguments_alone(path: Path) -> None:
     assert list(_faults(path.read_text())) == []
 

@@ -34,7 +34,7 @@ def test_the_state_is_its_parameters_and_no_buffers() -> None:
 
 def test_only_the_last_convolution_has_a_bias() -> None:
     biases = [name for name, _ in build_net(SMALL).named_parameters() if name.endswith(".bias")]
-    assert biases == ["up.1.2.conv.unit0.conv.bias"]
+    assert biases == ["up.1.1.conv.unit0.conv.bias"]
 
 
 def test_the_paper_scale_weighs_26_mb() -> None:
