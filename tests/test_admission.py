@@ -88,7 +88,7 @@ def test_good_updates_are_all_admitted(round_1: Trained) -> None:
         ("site", "hillcrest"),
         ("plan_sha256", "0" * 64),
         ("base_sha256", "0" * 64),
-        ("global_sha256", "0" * 64),
+        ("model_sha256", "0" * 64),
         ("architecture", Architecture(channels=(4, 16))),
         ("labels", {"RV": 3, "MYO": 2, "LV": 1}),
         ("spacing_mm", 1.25),
@@ -139,8 +139,7 @@ def grow(factors: Factors) -> Factors:
         (first_layer(lambda f: Factors(f.B, f.A[:, :-1])), "the base has"),
         (first_layer(grow), "this round allows"),
         (lambda layers: with_layer(layers, "back.door"), "unknown layers ['back.door']"),
-        (lambda layers: dict(list(layers.items())[1:]), "missing layers"),
-        (lambda _: {}, "missing layers"),
+        (lambda _: {}, "no layers"),
     ],
 )
 def test_factors_that_do_not_fit_the_base_are_quarantined(
@@ -151,16 +150,27 @@ def test_factors_that_do_not_fit_the_base_are_quarantined(
     assert reason in refusal(round_1.ws)
 
 
-def test_a_rank_above_the_sites_own_is_quarantined_though_others_may_have_it(round_1: Trained) -> None:
-    plan = get_record(round_1.ws.store, plan_key(1), Plan)
-    allowed = plan.member(FAULTY).rank
-    assert allowed < plan.params.lora.rank_max
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_ranks_are_admitted_up_to_the_rounds_limit(round_1: Trained, beyond: int) -> None:
+    limit = get_record(round_1.ws.store, plan_key(1), Plan).params.merge.rank_max
     layers = unpack_adapter(round_1.adapter)
-    name = next(name for name, (_, A) in layers.items() if A.shape[0] == allowed)
-    B, A = layers[name]
-    larger = Factors(torch.cat([B, B[:, :1]], dim=1), torch.cat([A, A[:1]]))
-    replace_update(round_1.ws, FAULTY, pack_adapter({**layers, name: larger}, "fp32"))
-    assert refusal(round_1.ws) == f"rank {allowed + 1}, this round allows {allowed}"
+    name, (B, A) = next(iter(layers.items()))
+    more = limit + beyond - A.shape[0]
+    padded = Factors(
+        torch.cat([B, B.new_ones(B.shape[0], more)], 1), torch.cat([A, A.new_zeros(more, A.shape[1])])
+    )
+    replace_update(round_1.ws, FAULTY, pack_adapter({**layers, name: padded}, "fp32"))
+    if beyond:
+        assert refusal(round_1.ws) == f"rank {limit + 1}, this round allows {limit}"
+    else:
+        assert len(admit_updates(round_1.ws, 1).candidates) == len(SITES)
+
+
+def test_an_update_of_some_layers_only_is_admitted(round_1: Trained) -> None:
+    layers = unpack_adapter(round_1.adapter)
+    name = next(iter(layers))
+    replace_update(round_1.ws, FAULTY, pack_adapter({name: layers[name]}, "int8"))
+    assert len(admit_updates(round_1.ws, 1).candidates) == len(SITES)
 
 
 class Bomb:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
 import pickle
 import random
 import struct
-from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +18,19 @@ from torch import Tensor
 
 from model.errors import PackageError, RankError, ShapeError
 from model.factors import Factors, truncate_adapter
-from model.package import Dtype, check_fit, pack_adapter, unpack_adapter
+from model.package import (
+    Dtype,
+    PackageView,
+    check_fit,
+    component_bytes,
+    pack_adapter,
+    package_bytes,
+    unpack_adapter,
+)
 
 few = settings(deadline=None, max_examples=25)
 SHAPES: dict[str, tuple[int, ...]] = {"down.0.conv.weight": (6, 2, 3, 3), "up.0.conv.bias": (4,)}
-DTYPES: tuple[Dtype, ...] = ("int8", "fp16", "fp32")
+DTYPES: tuple[Dtype, ...] = ("int4", "int8", "fp16", "fp32")
 
 
 def _adapter(seed: int = 1, rank: int = 3, scale: float = 1.0) -> dict[str, Factors]:
@@ -37,22 +46,29 @@ def _adapter(seed: int = 1, rank: int = 3, scale: float = 1.0) -> dict[str, Fact
     }
 
 
-def _package(changes: Mapping[str, Tensor | None], dtype: Dtype = "int8") -> bytes:
+def _package(dtype: Dtype = "int8", **changes: Tensor | None) -> bytes:
     """A good package with tensors replaced, added or (None) left out."""
-    tensors = load(pack_adapter(_adapter(), dtype))
-    for name, tensor in changes.items():
-        if tensor is None:
-            del tensors[name]
-        else:
-            tensors[name] = tensor
-    return save(tensors)
+    tensors = {**load(pack_adapter(_adapter(), dtype)), **changes}
+    return save({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
 
-def _craft(dtype: str, shape: list[int], payload: bytes) -> bytes:
-    """A well-formed safetensors file of one tensor, of any dtype the format knows."""
-    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(payload)]}
-    header = json.dumps({"down.0.conv.weight|A": entry}).encode()
-    return struct.pack("<Q", len(header)) + header + payload
+def _index(*rows: object, dtype: object = "int8", **more: object) -> Tensor:
+    """A ``layers`` tensor that says anything."""
+    text = json.dumps({"version": 1, "dtype": dtype, "layers": list(rows), **more}, separators=(",", ":"))
+    return _letters(text)
+
+
+def _letters(text: str | bytes) -> Tensor:
+    return torch.tensor(list(text.encode() if isinstance(text, str) else text), dtype=torch.uint8)
+
+
+def _frame(header: object, payload: bytes = b"") -> bytes:
+    """A safetensors file with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + payload
+
+
+ROWS = (["down.0.conv.weight", 6, 18, 3], ["up.0.conv.bias", 4, 1, 1])
 
 
 @few
@@ -77,24 +93,101 @@ def test_fp16_is_off_by_at_most_half_a_unit_in_the_last_place(seed: int, rank: i
 
 
 @few
-@given(seed=st.integers(0, 2**31), rank=st.integers(1, 6), scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e6]))
-def test_int8_is_off_by_at_most_half_a_scale_step(seed: int, rank: int, scale: float) -> None:
-    adapter = _adapter(seed, rank, scale)
-    back = unpack_adapter(pack_adapter(adapter, "int8"))
+@given(seed=st.integers(0, 2**31), rank=st.integers(1, 6), dtype=st.sampled_from(["int8", "int4"]))
+def test_a_product_is_off_by_at_most_what_its_factors_are(seed: int, rank: int, dtype: Dtype) -> None:
+    adapter = _adapter(seed, rank)
+    back = unpack_adapter(pack_adapter(adapter, dtype))
+    largest = {"int8": 127, "int4": 7}[dtype]
     for name, (B, A) in adapter.items():
-        step_b = B.abs().amax(dim=0, keepdim=True) / 127
-        step_a = A.abs().amax(dim=1, keepdim=True) / 127
-        assert ((back[name].B - B).abs() <= 0.5001 * step_b).all()
-        assert ((back[name].A - A).abs() <= 0.5001 * step_a).all()
+        # per component ‖x − x̂‖ ≤ √n · scale / 2, and the scale is max |x| / largest rounded up
+        off_b = (B.abs().amax(dim=0) * 1.001 / largest + 2**-24) * B.shape[0] ** 0.5 / 2
+        off_a = (A.abs().amax(dim=1) * 1.001 / largest + 2**-24) * A.shape[1] ** 0.5 / 2
+        bound = (off_b * A.norm(dim=1) + B.norm(dim=0) * off_a + off_b * off_a).sum()
+        assert (back[name].product() - B @ A).norm() <= bound
 
 
-@pytest.mark.parametrize("largest", [0.0, 1e-45, 3e-41, 1e-39, 1e-38])
-def test_int8_is_safe_on_factors_below_the_smallest_normal_number(largest: float) -> None:
-    tiny = Factors(torch.full((6, 1), largest), torch.full((1, 18), -largest))
-    back = unpack_adapter(pack_adapter({"w": tiny}, "int8"))["w"]
-    assert ((back.B - tiny.B).abs() <= 1.2e-38).all()
-    assert (back.B >= 0).all()
-    assert (back.A <= 0).all()
+@few
+@given(
+    dtype=st.sampled_from(["int4", "int8", "fp16", "fp32"]),
+    sizes=st.dictionaries(
+        st.text(st.characters(categories=["L", "N", "P"]), max_size=12),
+        st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12)),
+        max_size=5,
+    ),
+)
+def test_the_size_of_a_package_is_known_before_packing(
+    dtype: Dtype, sizes: dict[str, tuple[int, int, int]]
+) -> None:
+    adapter = {
+        name: Factors(torch.ones(out, r), torch.ones(r, inner)) for name, (out, inner, r) in sizes.items()
+    }
+    data = pack_adapter(adapter, dtype)
+    assert package_bytes(sizes, dtype) == len(data)
+    assert list(unpack_adapter(data)) == sorted(sizes)
+
+
+def test_one_more_rank_costs_its_column_its_row_and_two_scales() -> None:
+    assert component_bytes(6, 18, "int8") == 6 + 18 + 4
+    assert component_bytes(5, 18, "int4") == 3 + 9 + 4
+    assert component_bytes(6, 18, "fp16") == 48
+    for dtype in DTYPES:
+        three, four = (package_bytes({"w": (6, 18, r)}, dtype) for r in (3, 4))
+        assert four - three == component_bytes(6, 18, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_package_is_the_file_that_safetensors_itself_would_write(dtype: Dtype) -> None:
+    data = pack_adapter(_adapter(), dtype)
+    tensors = load(data)
+    assert sorted(tensors) == ["codes", "layers", "scales"]
+    assert save(tensors) == data
+
+
+def test_the_layers_are_named_once_in_plain_json() -> None:
+    assert bytes(load(pack_adapter(_adapter(), "int8"))["layers"].tolist()) == (
+        b'{"version":1,"dtype":"int8","layers":[["down.0.conv.weight",6,18,3],["up.0.conv.bias",4,1,1]]}'
+    )
+
+
+def test_twenty_four_layers_cost_less_than_two_kilobytes_of_header() -> None:
+    sizes = {f"down.{i}.conv.unit0.conv.weight": (256, 2304, 16) for i in range(24)}
+    codes_and_scales = 24 * 16 * (256 + 2304 + 4)
+    assert package_bytes(sizes, "int8") - codes_and_scales < 2000
+
+
+def test_factors_that_do_not_multiply_are_not_packed() -> None:
+    for B, A in (((6, 2), (3, 18)), ((6, 0), (0, 18)), ((6,), (1, 18))):
+        with pytest.raises(RankError, match="do not multiply"):
+            pack_adapter({"w": Factors(torch.ones(B), torch.ones(A))}, "int8")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_view_reads_single_layers_of_a_mapped_file(dtype: Dtype, tmp_path: Path) -> None:
+    data = pack_adapter(_adapter(), dtype)
+    (tmp_path / "adapter").write_bytes(data)
+    whole = unpack_adapter(data)
+    with (tmp_path / "adapter").open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    view = PackageView(mapped)
+    assert view.dtype == dtype
+    assert view.layers == tuple(whole)
+    assert view.sizes == {"down.0.conv.weight": (6, 18, 3), "up.0.conv.bias": (4, 1, 1)}
+    for name in reversed(view.layers):
+        assert torch.equal(view.factors(name).B, whole[name].B)
+        assert torch.equal(view.factors(name).A, whole[name].A)
+    with pytest.raises(ShapeError, match="no such layer"):
+        view.factors("stem")
+    del view
+    mapped.close()
+
+
+def test_a_faulty_layer_is_refused_alone() -> None:
+    adapter = _adapter()
+    adapter["up.0.conv.bias"].B[2] = torch.nan
+    view = PackageView(pack_adapter(adapter, "int4"))
+    assert view.factors("down.0.conv.weight").rank == 3
+    with pytest.raises(ShapeError, match="NaN or infinite"):
+        view.factors("up.0.conv.bias")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -109,7 +202,7 @@ def test_packing_what_was_unpacked_changes_nothing_more(dtype: Dtype) -> None:
     once = unpack_adapter(pack_adapter(truncate_adapter(_adapter(), 2)[0], dtype))
     twice = unpack_adapter(pack_adapter(once, dtype))
     for name in once:
-        torch.testing.assert_close(twice[name].product(), once[name].product(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(twice[name].product(), once[name].product(), rtol=4e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,29 +218,133 @@ def test_int8_takes_a_quarter_of_fp32() -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"down.0.conv.weight|A": None}, ShapeError),
-        ({"down.0.conv.weight|B": None, "down.0.conv.weight|b": None}, ShapeError),
-        ({"down.0.conv.weight|a": None}, ShapeError),
-        ({"down.0.conv.weight|b": torch.ones(1)}, ShapeError),
-        ({"down.0.conv.weight|b": torch.ones(3, dtype=torch.float64)}, ShapeError),
-        ({"down.0.conv.weight|b": torch.tensor([1.0, float("nan"), 1.0])}, ShapeError),
-        ({"down.0.conv.weight|a": torch.tensor([1.0, float("inf"), 1.0])}, ShapeError),
-        ({"down.0.conv.weight|B": torch.ones(6, 3)}, ShapeError),
-        ({"down.0.conv.weight|B": torch.ones(6, 3, dtype=torch.uint8)}, ShapeError),
-        ({"down.0.conv.weight|B": torch.ones(6, 2, dtype=torch.int8)}, RankError),
-        ({"down.0.conv.weight|B": torch.ones(18, dtype=torch.int8)}, RankError),
-        ({"down.0.conv.weight|A": torch.ones(3, 2, 3, 3, dtype=torch.int8)}, RankError),
-        ({"down.0.conv.weight|A": torch.tensor(1, dtype=torch.int8)}, RankError),
         ({"momentum": torch.ones(3)}, PackageError),
-        ({"down.0.conv.weight|C": torch.ones(3)}, PackageError),
-        ({"new|a": torch.ones(3)}, ShapeError),
+        ({"scales": None}, PackageError),
+        ({"codes": None}, PackageError),
+        ({"layers": None}, PackageError),
+        ({"scales": torch.ones(8)}, PackageError),
+        ({"scales": torch.ones(2, 4).half()}, PackageError),
+        ({"codes": torch.ones(3, 25, dtype=torch.uint8)}, PackageError),
+        ({"codes": torch.ones(77, dtype=torch.int8)}, PackageError),
+        ({"scales": torch.ones(7).half()}, ShapeError),
+        ({"codes": torch.ones(76, dtype=torch.uint8)}, ShapeError),
+        ({"codes": torch.ones(78, dtype=torch.uint8)}, ShapeError),
+        ({"scales": torch.full((8,), torch.nan).half()}, ShapeError),
+        ({"scales": torch.full((8,), torch.inf).half()}, ShapeError),
+        ({"scales": torch.full((8,), -1.0).half()}, ShapeError),
+        ({"codes": torch.full((77,), 128, dtype=torch.uint8)}, ShapeError),
     ],
 )
-def test_an_int8_package_with_a_foreign_part_is_refused(
+def test_a_package_of_other_tensors_or_sizes_is_refused(
     changes: dict[str, Tensor | None], error: type[PackageError]
 ) -> None:
+    assert load(pack_adapter(_adapter(), "int8"))["codes"].numel() == 3 * (6 + 18) + (4 + 1)
     with pytest.raises(error):
-        unpack_adapter(_package(changes))
+        unpack_adapter(_package(**changes))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        _index(*reversed(ROWS)),
+        _index(ROWS[0], ROWS[0]),
+        _index(ROWS[0]),
+        _index(*ROWS, ["z", 1, 1, 1]),
+        _index(["down.0.conv.weight", 18, 6, 2], ROWS[1]),
+        _index(["down.0.conv.weight", 6, 18, 0], ROWS[1]),
+        _index(["down.0.conv.weight", -6, 18, -3], ROWS[1]),
+        _index(["down.0.conv.weight", 6, 18, 3.0], ROWS[1]),
+        _index(["down.0.conv.weight", 6, 18, 10**4000], ROWS[1]),
+        _index(["down.0.conv.weight", 6, 18, 2**62], ROWS[1]),
+        _index(ROWS[0], ["up.0.conv.bias", 4, True, 1]),
+        _index(ROWS[0], ["up.0.conv.bias", 4, 1]),
+        _index(ROWS[0], ["up.0.conv.bias", 4, 1, 1, 1]),
+        _index(ROWS[0], "up.0"),
+        _index(ROWS[0], [7, 4, 1, 1]),
+        _index(ROWS[0], [["up.0.conv.bias"], 4, 1, 1]),
+        _index(ROWS[0], ["up\x1b[31m", 4, 1, 1]),
+        _letters('{"version":1,"dtype":"int8","layers":[["\\ud800",4,1,1]]}'),
+        _index(*ROWS, version=2),
+        _index(*ROWS, version=True),
+        _index(*ROWS, dtype="int2"),
+        _index(*ROWS, dtype=["int8"]),
+        _index(*ROWS, patients=["Doe, John"]),
+        _index(*ROWS, layers={}),
+        _index(*ROWS, layers=None),
+        _letters('{"version": 1,"dtype":"int8","layers":[]}'),
+        _letters('{"version":1,"version":1,"dtype":"int8","layers":[]}'),
+        _letters('{"version":1,"dtype":"int8","layers":[["a",NaN,1,1]]}'),
+        _letters('{"version":1,"dtype":"int8","layers":[["a",' + "9" * 5000 + ",1,1]]}"),
+        _letters("[" * 100_000),
+        _letters('{"version":1,"dtype":"int8","layers":' + "[" * 100_000),
+        _letters(b"\xff\xfe"),
+        _letters("{"),
+        _letters("7"),
+        torch.empty(0, dtype=torch.uint8),
+    ],
+    ids=range(35),
+)
+def test_an_index_that_is_not_the_one_we_write_is_refused(layers: Tensor) -> None:
+    with pytest.raises((ShapeError, RankError)) as caught:
+        unpack_adapter(_package(layers=layers))
+    str(caught.value).encode()  # what is said can be written down
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [8, 77, False],
+        [8.0, 77, 95],
+        ["8", 77, 95],
+        [None, 77, 95],
+        [-8, 77, 95],
+        [2**62, 77, 95],
+        [[], {}, 1],
+    ],
+    ids=str,
+)
+def test_a_header_with_strange_sizes_is_refused(counts: list[object]) -> None:
+    header = {
+        name: {"dtype": dtype, "shape": [count], "data_offsets": [0, 0]}
+        for (name, dtype), count in zip(
+            (("scales", "F16"), ("codes", "U8"), ("layers", "U8")), counts, strict=True
+        )
+    }
+    with pytest.raises(PackageError):
+        unpack_adapter(_frame(header, bytes(200)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 3000,
+        b"[" * 100_000,
+        b"[]",
+        b"7",
+        b'{"scales":7,"codes":7,"layers":7}',
+        b"\xff" * 9,
+        b" " * 5000,
+    ],
+    ids=["deep", "long and deep", "list", "number", "numbers", "no text", "blank"],
+)
+def test_a_header_of_another_shape_is_refused(header: bytes) -> None:
+    with pytest.raises(PackageError):
+        unpack_adapter(_frame(header, bytes(100)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bytes_before_or_after_the_package_are_refused(dtype: Dtype) -> None:
+    good = pack_adapter(_adapter(), dtype)
+    for changed in (good + b"\0", good[:-1], b"\0" + good, good[8:]):
+        with pytest.raises(PackageError):
+            unpack_adapter(changed)
+
+
+def test_free_text_in_the_header_is_refused() -> None:
+    data = save(load(pack_adapter(_adapter(), "int8")), metadata={"note": "Doe, John"})
+    with pytest.raises(PackageError, match="other than a package's"):
+        unpack_adapter(data)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -159,34 +356,9 @@ def test_values_that_are_not_finite_are_refused(value: float, dtype: Dtype) -> N
         unpack_adapter(pack_adapter(adapter, dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int32, torch.bool, torch.complex64])
-def test_a_dtype_that_is_not_offered_is_refused(dtype: torch.dtype) -> None:
-    halves = {"w|A": torch.ones(2, 18).to(dtype), "w|B": torch.ones(6, 2).to(dtype)}
-    with pytest.raises(ShapeError, match="not offered"):
-        unpack_adapter(save(halves))
-
-
-def test_int8_factors_without_scales_are_refused() -> None:
-    with pytest.raises(ShapeError):
-        unpack_adapter(_package({"up.0.conv.bias|a": None, "up.0.conv.bias|b": None}))
-
-
-@pytest.mark.parametrize("dtype", ["F8_E8M0", "F8_E4M3", "F4", "I64", "C64"])
-def test_a_file_of_a_dtype_torch_cannot_read_is_refused_like_any_other(dtype: str) -> None:
-    elements = {"F4": 16, "I64": 1, "C64": 1}.get(dtype, 8)
-    with pytest.raises(PackageError):
-        unpack_adapter(_craft(dtype, [elements], bytes(8)))
-
-
-@pytest.mark.parametrize(
-    ("out", "rank", "inner"), [(6, 0, 18), (0, 2, 18), (6, 2, 0)], ids=["rank", "out", "in"]
-)
-def test_factors_without_extent_are_refused(out: int, rank: int, inner: int) -> None:
-    package = save(
-        {"down.0.conv.weight|B": torch.ones(out, rank), "down.0.conv.weight|A": torch.ones(rank, inner)}
-    )
-    with pytest.raises(PackageError):
-        check_fit(unpack_adapter(package), {"down.0.conv.weight": (6, 2, 3, 3)}, 16)
+def test_a_tensor_per_factor_is_refused_as_no_adapter() -> None:
+    with pytest.raises(PackageError, match="no adapter"):
+        unpack_adapter(save({"w|A": torch.ones(2, 18), "w|B": torch.ones(6, 2)}))
 
 
 class _Bomb:
@@ -227,10 +399,14 @@ def test_layers_other_than_the_base_has_are_refused() -> None:
     adapter = _adapter()
     with pytest.raises(ShapeError, match=r"unknown layers.*stem"):
         check_fit({**adapter, "stem": adapter["up.0.conv.bias"]}, SHAPES, 8)
-    with pytest.raises(ShapeError, match=r"missing layers.*bias"):
-        check_fit({"down.0.conv.weight": adapter["down.0.conv.weight"]}, SHAPES, 8)
-    with pytest.raises(ShapeError, match="missing layers"):
+
+
+def test_a_layer_may_be_missing_but_not_all_of_them() -> None:
+    check_fit({"down.0.conv.weight": _adapter()["down.0.conv.weight"]}, SHAPES, 8)
+    with pytest.raises(ShapeError, match="no layers"):
         check_fit({}, SHAPES, 8)
+    with pytest.raises(ShapeError, match="no layers"):
+        check_fit(unpack_adapter(pack_adapter({}, "int8")), SHAPES, 8)
 
 
 def test_sizes_other_than_the_base_has_are_refused() -> None:
