@@ -10,6 +10,8 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Generator, Tensor, nn
 
+from model.methods.fedprox import proximal_gradient
+
 Batch = tuple[Tensor, Tensor]
 """Images ``(N, 1, Y, X)`` float32 and masks ``(N, Y, X)`` int64."""
 
@@ -50,6 +52,8 @@ class Training:
         weight_decay: of AdamW.
         generator: the only source of randomness.
         cold: given when the network starts from random weights.
+        proximal: μ of FedProx (:func:`model.methods.fedprox.proximal_gradient`); the anchor is what the parameters
+            are at construction, so a resumed training must be built from the same start.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Training:
         weight_decay: float,
         generator: Generator,
         cold: ColdStart | None = None,
+        proximal: float = 0.0,
     ) -> None:
         self.net, self.draw, self.steps, self.generator, self.cold = net, draw, steps, generator, cold
         self.curve: list[float] = []
@@ -70,6 +75,8 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             [{"params": parameters} for parameters, _ in listed if parameters], weight_decay=weight_decay
         )
+        self.proximal = proximal
+        self.anchors = [p.detach().clone() for p in self.parameters] if proximal else []
         weights = None if cold is None else torch.tensor(cold.class_weights)
         self.loss = DiceCELoss(
             include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weights
@@ -89,11 +96,21 @@ class Training:
         loss: Tensor = self.loss(self.net(images), masks[:, None])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._pull_back()
         if self.cold is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.cold.clip_norm)
         self.optimizer.step()
         self.curve.append(float(loss.detach()))
         return self.curve[-1]
+
+    def _pull_back(self) -> None:
+        """Add FedProx's gradient to what the loss gave."""
+        if not self.proximal:
+            return
+        with torch.no_grad():
+            for p, anchor in zip(self.parameters, self.anchors, strict=True):
+                if p.grad is not None:
+                    p.grad += proximal_gradient(p, anchor, self.proximal)
 
     def _pace(self) -> float:
         """Fraction of the peak learning rate at this step: cosine, after a linear rise from a cold start."""

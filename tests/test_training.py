@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from safetensors.torch import load, save
 from torch import Generator, Tensor
 
 from model.batches import augmented_batches, steps_per_epoch
+from model.errors import ConfigError
 from model.lora import LoraSpec, inject
 from model.network import build_net
 from model.seeds import derive_generator
-from model.training import Batch, Group, Training
+from model.training import Batch, ColdStart, Group, Training
 
 STEPS = 6
 
@@ -27,7 +30,7 @@ def _slices(n: int = 5) -> tuple[Tensor, Tensor]:
     return masks[:, None].float() + 0.1 * noise, masks
 
 
-def _training(steps: int = STEPS) -> Training:
+def _training(steps: int = STEPS, proximal: float = 0.0) -> Training:
     net = build_net((4, 8), derive_generator(1))
     generator = derive_generator(2)
     trainable = inject(net, LoraSpec(rank=2, scaling=2.0, wide_from=200), generator)
@@ -39,6 +42,7 @@ def _training(steps: int = STEPS) -> Training:
         steps,
         1e-4,
         generator,
+        proximal=proximal,
     )
 
 
@@ -48,7 +52,7 @@ def _run(training: Training) -> list[Tensor]:
     return [p.detach().clone() for p in training.net.parameters()]
 
 
-def _same(a: list[Tensor], b: list[Tensor]) -> bool:
+def _same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
@@ -140,6 +144,76 @@ def test_training_learns() -> None:
     training = Training(net, [Group(net.parameters(), 1e-2)], same_batch, 30, 1e-4, derive_generator(2))
     _run(training)
     assert training.curve[-1] < 0.5 * training.curve[0]
+
+
+def _grads(training: Training) -> list[Tensor]:
+    return [p.grad.clone() for p in training.parameters if p.grad is not None]
+
+
+def test_the_proximal_term_adds_mu_times_the_distance_from_the_start() -> None:
+    mu = 50.0
+    plain, prox = _training(), _training(proximal=mu)
+    start = [p.detach().clone() for p in prox.parameters]
+    plain.step()
+    prox.step()
+    assert _same(plain.parameters, prox.parameters)  # no distance yet, no pull
+    moved = [p.detach() - s for p, s in zip(prox.parameters, start, strict=True)]
+    plain.step()
+    prox.step()
+    assert max(float(d.abs().max()) for d in moved) > 1e-3
+    for ours, theirs, d in zip(_grads(prox), _grads(plain), moved, strict=True):
+        torch.testing.assert_close(ours, theirs + mu * d)
+
+
+def test_a_strong_proximal_term_keeps_training_near_its_start() -> None:
+    lengths = []
+    for mu in (0.0, 100.0):
+        training = _training(steps=12, proximal=mu)
+        start = [p.detach().clone() for p in training.parameters]
+        _run(training)
+        lengths.append(
+            sum(
+                float((p.detach() - s).square().sum())
+                for p, s in zip(training.parameters, start, strict=True)
+            )
+        )
+    assert lengths[1] < 0.25 * lengths[0]
+
+
+@pytest.mark.parametrize("stopped_after", [0, 1, 4])
+def test_interrupted_proximal_training_keeps_its_anchor(stopped_after: int) -> None:
+    expected = _run(_training(proximal=20.0))
+    first = _training(proximal=20.0)
+    for _ in range(stopped_after):
+        first.step()
+    second = _training(proximal=20.0)
+    second.step()  # moves away from the start before it is taken back
+    second.restore(load(save(first.state())))
+    assert _same(_run(second), expected)
+    assert not _same(_run(_training()), expected)
+
+
+def test_the_proximal_term_is_clipped_with_the_rest() -> None:
+    net = build_net((4, 8), derive_generator(1))
+    images, masks = _slices()
+    training = Training(
+        net,
+        [Group(net.parameters(), 1e-2)],
+        augmented_batches(images, masks, batch=5, seed=4),
+        3,
+        0.0,
+        derive_generator(2),
+        cold=ColdStart(warm_up=1, clip_norm=0.5),
+        proximal=1e4,
+    )
+    training.step()
+    training.step()
+    assert math.sqrt(sum(float(g.square().sum()) for g in _grads(training))) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_negative_proximal_weight_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        _training(proximal=-1.0).step()
 
 
 def _numbered(n: int, batch: int, seed: int = 4) -> list[list[int]]:
