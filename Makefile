@@ -3,13 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYDOCLINT := pydoclint==0.12.0
 
-.PHONY: help setup demo test test-slow lint repro constraints clean
+.PHONY: help setup demo test test-slow lint repro study bench constraints clean
 
 help:
 	@echo "make demo       a four-site federation on synthetic patients, with report"
 	@echo "make test       the fast tests (make test-slow: learning and kill tests)"
 	@echo "make lint       ruff, mypy strict, import-linter, pydoclint"
 	@echo "make repro      the same pipeline as DVC stages"
+	@echo "make study      methods × scenarios × seeds on ACDC in acdc/ (hours)"
+	@echo "make bench      time of a local step, time and memory of a merge of 200 sites"
 	@echo "make clean      delete runs/ and data/"
 
 setup: .venv/ready
@@ -47,8 +49,17 @@ lint: setup .venv/pydoclint
 repro: export PATH := $(CURDIR)/$(BIN):$(PATH)
 repro: setup
 	$(BIN)/cardiofed data make
-	$(BIN)/dvc repro
+	$(BIN)/dvc repro report
 	$(BIN)/dvc metrics show
+
+study: export PATH := $(CURDIR)/$(BIN):$(PATH)
+study: setup
+	$(BIN)/cardiofed study run
+	$(BIN)/dvc repro study
+
+bench: setup
+	$(BIN)/cardiofed bench steps
+	$(BIN)/cardiofed bench merge
 
 constraints: setup
 	{ head -1 constraints.txt; $(BIN)/pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip=='; } > .constraints.tmp

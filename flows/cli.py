@@ -1,4 +1,4 @@
-"""The command line: ``cardiofed demo | stage | data | down``. Errors end in three lines and an exit code."""
+"""The command line. Errors end in three lines and an exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.bench import bench
+from flows.study_cli import study_app
 from model.errors import CardiofedError
 from tasks.ledger import checked_name
 from tasks.settings import Params, load_params
@@ -19,6 +21,8 @@ data_app = typer.Typer(no_args_is_help=True, help="The synthetic cohort in data/
 stage_app = typer.Typer(no_args_is_help=True, help="One stage of the pipeline; `dvc repro` calls these.")
 app.add_typer(data_app, name="data")
 app.add_typer(stage_app, name="stage")
+app.add_typer(study_app, name="study")
+app.add_typer(bench, name="bench")
 console = Console()
 
 Root = Annotated[Path, typer.Option(help="Folder of the run.")]

@@ -23,13 +23,16 @@ def founded(federation: FederationRecord) -> str:
 
 def opened(plan: Plan) -> str:
     """Where the round starts from."""
-    start = "the base" if plan.global_round is None else f"the adapter of round {plan.global_round}"
+    steps = ", ".join(str(step.round) for step in plan.steps[-3:])
+    more = "… " if len(plan.steps) > 3 else ""
+    start = f"the base and the steps of rounds {more}{steps}" if plan.steps else "the base"
     return f"round {plan.round}: {len(plan.members)} sites start from {start}"
 
 
 def trained(update: Update) -> str:
-    """Rank, bytes and loss."""
-    return f"{update.site}: rank {update.rank}, {update.adapter_bytes / 1000:.0f} kB, loss {update.curve[-1]:.3f}"
+    """Rank, bytes, what they carry, and loss."""
+    sent = f"{update.adapter_bytes / 1000:.0f} kB up with {1 - update.cut_energy:.0%} of the update's energy"
+    return f"{update.site}: rank {update.rank}, {sent}, loss {update.curve[-1]:.3f}"
 
 
 def admitted(record: Candidates) -> str:
@@ -45,8 +48,10 @@ def rated(ratings: Ratings) -> str:
 
 
 def merged(record: MergeRecord) -> str:
-    """Every site's share of the step."""
-    return "merged: " + ", ".join(f"{r.site} {r.share:.0%}" for r in record.receipts)
+    """Every site's share of the step, and the step's bytes."""
+    shares = ", ".join(f"{r.site} {r.share:.0%}" for r in record.receipts)
+    step = f"{record.merged_bytes / 1000:.0f} kB down with {1 - record.cut_energy:.0%} of its energy"
+    return f"merged: {shares}; a step of {step}"
 
 
 def judged(verdict: Verdict) -> str:

@@ -7,6 +7,7 @@ biases, are trained whole; their change is factorised when the adapter is read, 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +15,11 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from model.factors import Factors, factorise, norm, truncate
-from model.network import is_wide
+from model.factors import Factors, factorise, truncate
+from model.network import ResidualUNet, is_wide, level_of
 
 _ADAPTER = "site"
+ALL_LEVELS = 99
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,20 @@ class LoraSpec:
         rank: rank before the cap of :func:`layer_rank`.
         scaling: alpha / r.
         wide_from: weights from which a convolution gets LoRA.
+        trained_levels: levels of the network, from the top, that are trained. Deeper ones stay as in the base and
+            no gradient is computed through them.
     """
 
     rank: int
     scaling: float
     wide_from: int
+    trained_levels: int = ALL_LEVELS
+
+
+def trained_layers(weights: Mapping[str, Tensor], spec: LoraSpec) -> list[str]:
+    """Names of the parameters that training may change, in the order of the state dict."""
+    depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("down."))
+    return [name for name in weights if level_of(name, depth) < spec.trained_levels]
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,19 @@ class Trainable:
     """Parameters of an injected network, by how they are trained.
 
     Attributes:
-        factors: LoRA's A and B.
+        down: LoRA's A by layer.
+        up: LoRA's B by layer.
         whole: weights of narrow layers and biases.
     """
 
-    factors: list[nn.Parameter]
+    down: dict[str, nn.Parameter]
+    up: dict[str, nn.Parameter]
     whole: list[nn.Parameter]
+
+    @property
+    def factors(self) -> list[nn.Parameter]:
+        """All of LoRA's parameters."""
+        return [*self.down.values(), *self.up.values()]
 
 
 def rank_for_volume(
@@ -74,7 +92,7 @@ def layer_rank(weight: Tensor, rank: int) -> int:
     return max(1, min(rank, out * inner // (out + inner)))
 
 
-def inject(net: nn.Module, spec: LoraSpec, generator: torch.Generator) -> Trainable:
+def inject(net: ResidualUNet, spec: LoraSpec, generator: torch.Generator) -> Trainable:
     """Put LoRA branches on the wide convolutions of ``net``, in place, and freeze what they replace.
 
     Args:
@@ -83,18 +101,29 @@ def inject(net: nn.Module, spec: LoraSpec, generator: torch.Generator) -> Traina
         generator: source of A's initial values (Kaiming uniform); B starts at zero, so the output is unchanged.
 
     Returns:
-        What is trained: A ``(r, in, k, k)`` and B ``(out, r, 1, 1)`` of every branch; narrow layers and
-        biases whole.
+        What is trained: A ``(r, in, k, k)`` and B ``(out, r, 1, 1)`` of every branch, by the name of the base's
+        parameter; narrow layers and biases whole.
     """
-    wide = [name.removesuffix(".weight") for name, p in net.named_parameters() if is_wide(p, spec.wide_from)]
-    ranks = {name: layer_rank(net.get_parameter(f"{name}.weight"), spec.rank) for name in wide}
-    narrow = [p for p in net.parameters() if not is_wide(p, spec.wide_from)]
-    if ranks:
+    every = dict(net.named_parameters())
+    trained = {name: every[name] for name in trained_layers(every, spec)}
+    wide = [name for name, p in trained.items() if is_wide(p, spec.wide_from)]
+    narrow = [p for p in trained.values() if not is_wide(p, spec.wide_from)]
+    net.requires_grad_(False)
+    net.trained_levels = spec.trained_levels
+    if wide:
+        ranks = {name.removesuffix(".weight"): layer_rank(trained[name], spec.rank) for name in wide}
         _inject_peft(net, ranks, spec.scaling, generator)
     for p in narrow:
         p.requires_grad_(True)
-    factors = [p for name, p in net.named_parameters() if ".lora_" in name]
-    return Trainable(factors=factors, whole=narrow)
+    return Trainable(
+        down={name: _branch(net, name, "A") for name in wide},
+        up={name: _branch(net, name, "B") for name in wide},
+        whole=narrow,
+    )
+
+
+def _branch(net: nn.Module, name: str, factor: str) -> nn.Parameter:
+    return net.get_parameter(f"{name.removesuffix('.weight')}.lora_{factor}.{_ADAPTER}.weight")
 
 
 def _inject_peft(net: nn.Module, ranks: dict[str, int], scaling: float, generator: torch.Generator) -> None:
@@ -108,39 +137,54 @@ def _inject_peft(net: nn.Module, ranks: dict[str, int], scaling: float, generato
     )
     inject_adapter_in_model(config, net, adapter_name=_ADAPTER)
     for name in sorted(ranks):  # PEFT draws A from the global generator; ours replaces it
-        A = net.get_parameter(f"{name}.lora_A.{_ADAPTER}.weight")
+        A = _branch(net, name, "A")
         nn.init.kaiming_uniform_(A, a=math.sqrt(5), generator=generator)
 
 
-def read_adapter(
-    net: nn.Module, start: dict[str, Tensor], spec: LoraSpec
-) -> tuple[dict[str, Factors], float]:
+def set_pairs(trainable: Trainable, pairs: Mapping[str, Factors], spec: LoraSpec) -> None:
+    """Let LoRA go on from given pairs.
+
+    Args:
+        trainable: of :func:`inject`, changed in place.
+        pairs: layer → ``B (out, r)``, the scaling inside, and ``A (r, in)``; r as injected.
+        spec: as given to :func:`inject`.
+    """
+    with torch.no_grad():
+        for name, (B, A) in pairs.items():
+            trainable.up[name].copy_((B / spec.scaling).reshape(trainable.up[name].shape))
+            trainable.down[name].copy_(A.reshape(trainable.down[name].shape))
+
+
+def read_pairs(trainable: Trainable, spec: LoraSpec) -> dict[str, Factors]:
+    """B and A of every branch as they were trained, the scaling inside B."""
+    return {
+        name: Factors(spec.scaling * trainable.up[name].detach().flatten(1), A.detach().flatten(1).clone())
+        for name, A in trainable.down.items()
+    }
+
+
+def read_adapter(net: nn.Module, start: dict[str, Tensor], spec: LoraSpec) -> dict[str, Factors]:
     """The update that training made, as balanced factors per layer of the base.
 
     Args:
         net: a network after :func:`inject` and training.
         start: the folded state dict it started from.
-        spec: as given to :func:`inject`; narrow layers are cut to the same rank.
+        spec: as given to :func:`inject`.
 
     Returns:
-        Factors by parameter name, and the fraction of the squared norm that cutting narrow layers lost.
+        Factors by parameter name, of the trained levels only; narrow layers at their full rank, nothing is cut.
     """
     adapter: dict[str, Factors] = {}
-    lost = total = 0.0
-    for name, W in start.items():
-        module = name.rsplit(".", 1)[0]
+    for name in trained_layers(start, spec):
+        W = start[name]
         if is_wide(W, spec.wide_from):
-            factors, cut = _read_branch(net, module, spec.scaling)
+            adapter[name] = _read_branch(net, name, spec.scaling)
         else:
             now = net.get_parameter(name).detach()
-            factors, cut = factorise(now - W, layer_rank(W.reshape(W.shape[0], -1), spec.rank))
-        adapter[name] = factors
-        lost += cut**2
-        total += cut**2 + norm(factors) ** 2
-    return adapter, lost / total if total > 0 else 0.0
+            adapter[name] = factorise(now - W, W.shape[0])[0]
+    return adapter
 
 
-def _read_branch(net: nn.Module, module: str, scaling: float) -> tuple[Factors, float]:
-    B = net.get_parameter(f"{module}.lora_B.{_ADAPTER}.weight").detach()
-    A = net.get_parameter(f"{module}.lora_A.{_ADAPTER}.weight").detach()
-    return truncate(Factors(scaling * B.flatten(1), A.flatten(1)), A.shape[0])
+def _read_branch(net: nn.Module, name: str, scaling: float) -> Factors:
+    B, A = _branch(net, name, "B").detach(), _branch(net, name, "A").detach()
+    return truncate(Factors(scaling * B.flatten(1), A.flatten(1)), A.shape[0])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +18,46 @@ def segment(net: nn.Module, images: Tensor, batch: int = 16) -> Tensor:
         return torch.cat([net(part).softmax(1) for part in torch.split(images, batch)])
 
 
-def slice_dice(predicted: Tensor, true: Tensor) -> Tensor:
-    """Mean foreground Dice of every slice.
+def structure_dice(predicted: Tensor, true: Tensor) -> Tensor:
+    """Dice of every slice and structure.
 
     Args:
         predicted: labels ``(N, Y, X)``.
         true: labels ``(N, Y, X)``.
 
     Returns:
-        ``(N,)`` float64: mean over the structures that stand in either mask; NaN for a slice with none.
+        ``(N, 3)`` float64, in the order of the labels; NaN where a structure stands in neither mask.
     """
     rows = []
     for label in range(1, N_CLASSES):
         p, t = (predicted == label).flatten(1), (true == label).flatten(1)
         size = (p.sum(1) + t.sum(1)).double()
         rows.append(2 * (p & t).sum(1) / size)  # 0 / 0 is NaN: undefined, not 0
-    return torch.stack(rows).nanmean(0)
+    return torch.stack(rows, dim=1)
+
+
+def slice_dice(predicted: Tensor, true: Tensor) -> Tensor:
+    """Mean over the defined structures of :func:`structure_dice`, ``(N,)``; NaN for a slice with none."""
+    return structure_dice(predicted, true).nanmean(1)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A rater's fixed validation slices.
+
+    Attributes:
+        images: ``(n, 1, Y, X)`` float32.
+        masks: ``(n, Y, X)`` int64.
+        case: ``(n,)`` int64, the volume each slice comes from; slices of one volume are no independent evidence.
+    """
+
+    images: Tensor
+    masks: Tensor
+    case: Tensor
+
+    def scores(self, net: nn.Module) -> Tensor:
+        """Dice per slice and structure, ``(n, 3)``."""
+        return structure_dice(segment(net, self.images).argmax(1), self.masks)
 
 
 def paired_gain(before: Tensor, after: Tensor) -> tuple[float, float, int]:

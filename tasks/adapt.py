@@ -19,10 +19,10 @@ from tasks.evaluate import evaluate_site
 from tasks.events import log_event
 from tasks.files import write_atomic
 from tasks.ledger import close_key, evaluation_key, get_record, plan_key, put_record
-from tasks.records import Architecture, Close, Evaluation, Plan, Summary
+from tasks.records import Architecture, Close, Evaluation, Plan, Summary, model_sha256
 from tasks.slices import load_slices
 from tasks.train import lora_spec, train_lora
-from tasks.weights import closed_weights, load_net
+from tasks.weights import load_net, model_weights
 from tasks.workspace import Workspace
 
 FEWEST_FOR_SPREAD = 6
@@ -49,11 +49,12 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
     close = get_record(ws.store, close_key(number), Close)
     personal = home / "personal" / f"{number:04d}.safetensors"
     found = find_answer(ws.store, evaluation_key(site, number), Evaluation)
-    if found and found.adapter_sha256 == close.adapter_sha256 and personal.exists():
+    model = model_sha256(plan.base, close.steps)
+    if found and found.model_sha256 == model and personal.exists():
         log_event(home, "adapt", number, "reused")
         return found
-    start = closed_weights(ws.store, plan.base, close.adapter_round, close.adapter_sha256, home)
-    data, steps = _adapt(ws, plan, site, start, f"adapt/{number}/{close.adapter_sha256}")
+    start = model_weights(ws.store, plan.base, close.steps, home)
+    data, steps = _adapt(ws, plan, site, start, f"adapt/{number}/{model}")
     write_atomic(personal, data)
     architecture = plan.base.architecture
     before = evaluate_site(predictor(architecture, start), ws.data_home(site), "validation", surfaces=False)
@@ -62,7 +63,7 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
     evaluation = Evaluation(
         round=number,
         site=site,
-        adapter_sha256=close.adapter_sha256,
+        model_sha256=model,
         steps=steps,
         before=structure_summaries(before),
         after=structure_summaries(after),
@@ -112,8 +113,7 @@ def _adapt(
         net, slices, spec, params, steps, derive_seed(params.seed, site, plan.round, "adapt")
     )
     run_training(training, home / "adapting.safetensors", identity)
-    adapter, _ = read_adapter(net, start, spec)
-    return pack_adapter(adapter, params.package.dtype), steps
+    return pack_adapter(read_adapter(net, start, spec), "fp32"), steps  # it does not travel
 
 
 def _or_none(value: float) -> float | None:

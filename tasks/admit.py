@@ -128,7 +128,7 @@ def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes
     except (IntegrityError, ObjectMissingError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
-    check_fit(unpack_adapter(data), shapes, plan.member(site).rank)
+    check_fit(unpack_adapter(data), shapes, plan.params.merge.rank_max)
     return data
 
 
@@ -150,7 +150,7 @@ def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> N
         "site": site,
         "plan_sha256": plan_sha256,
         "base_sha256": plan.base.sha256,
-        "global_sha256": plan.global_sha256,
+        "model_sha256": plan.model_sha256,
         "architecture": plan.base.architecture,
         "labels": plan.base.labels,
         "spacing_mm": plan.base.spacing_mm,

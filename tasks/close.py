@@ -1,35 +1,26 @@
-"""Close a round: accept the merged step, step back, or reject it; publish the adapter that is now in force."""
+"""Close a round: accept the merged step, step back, or reject it; write down the model that is now in force."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
 
 from model.errors import CardiofedError
-from model.factors import Adapter
 from model.judge import FRACTIONS, accepted_fraction
-from model.merge import advance, left_over
-from model.package import pack_adapter, unpack_adapter
 from tasks.answers import find_answer
 from tasks.events import log_event
-from tasks.files import sha256_bytes
 from tasks.ledger import (
     candidates_key,
-    carry_key,
     close_key,
     find_record,
     get_record,
-    global_adapter_key,
     merge_key,
-    merged_key,
     plan_key,
     put_record,
     verdict_key,
 )
 from tasks.merge import read_ratings, require_quorum
-from tasks.records import Candidates, Close, MergeRecord, Outcome, Plan, Verdict
-from tasks.weights import closed_adapter
+from tasks.records import Candidates, Close, MergeRecord, Outcome, Plan, Step, Verdict
 from tasks.workspace import Workspace
 
 
@@ -58,7 +49,6 @@ def close_round(ws: Workspace, number: int) -> Close:
     require_quorum(plan, verdicts, "judged the merged step")
     gains = _gains(verdicts)
     fraction = accepted_fraction(gains, plan.params.judge.tolerance)
-    force = _publish(ws, plan, merge, fraction) if fraction > 0 else _unchanged(plan)
     missing = _missing(ws, plan, merge, verdicts)
     close = Close(
         round=number,
@@ -72,15 +62,12 @@ def close_round(ws: Workspace, number: int) -> Close:
         gains={str(f): round(median(votes.values()), 6) for f, votes in gains.items() if votes},
         merge_sha256=merge_sha256,
         verdicts_sha256={site: str(ws.store.sha256_of(verdict_key(site, number))) for site in verdicts},
-        adapter_round=force.round,
-        adapter_sha256=force.sha256,
-        adapter_bytes=force.n_bytes,
-        cut_energy=force.cut_energy,
+        steps=_chain(plan, merge, fraction),
         reason=_reason(gains, fraction, plan.params.judge.tolerance),
         closed=datetime.now(UTC),
     )
     put_record(ws.store, close_key(number), close)
-    log_event(ws.hub_home, "close", number, "done", fraction=fraction, adapter_bytes=force.n_bytes)
+    log_event(ws.hub_home, "close", number, "done", fraction=fraction)
     return close
 
 
@@ -112,10 +99,7 @@ def close_failed(ws: Workspace, number: int, error: CardiofedError) -> Close:
         gains={},
         merge_sha256=None,
         verdicts_sha256={},
-        adapter_round=plan.global_round,
-        adapter_sha256=plan.global_sha256,
-        adapter_bytes=0,
-        cut_energy=0.0,
+        steps=plan.steps,
         reason=error.what,
         closed=datetime.now(UTC),
     )
@@ -124,36 +108,11 @@ def close_failed(ws: Workspace, number: int, error: CardiofedError) -> Close:
     return close
 
 
-@dataclass(frozen=True)
-class _InForce:
-    """The global adapter after the round."""
-
-    round: int | None
-    sha256: str | None
-    n_bytes: int
-    cut_energy: float
-
-
-def _unchanged(plan: Plan) -> _InForce:
-    return _InForce(plan.global_round, plan.global_sha256, 0, 0.0)
-
-
-def _publish(ws: Workspace, plan: Plan, merge: MergeRecord, fraction: float) -> _InForce:
-    """Fold the step into the running sum and write the new adapter and what it leaves over."""
-    hub, number, rank = ws.hub_home, plan.round, plan.params.merge.rank_max
-    published = closed_adapter(ws.store, plan.global_round, plan.global_sha256, hub)
-    carry = _carry(ws, plan.global_round)
-    step = unpack_adapter(ws.store.get(merged_key(number), merge.merged_sha256))
-    wanted, cut = advance(published, carry, step, fraction, rank)
-    data = pack_adapter(wanted, plan.params.package.dtype)
-    rest = left_over(published, carry, step, fraction, unpack_adapter(data), rank)
-    ws.store.put(carry_key(number), pack_adapter(rest, "fp32"))
-    ws.store.put(global_adapter_key(number), data)
-    return _InForce(number, sha256_bytes(data), len(data), round(cut, 8))
-
-
-def _carry(ws: Workspace, adapter_round: int | None) -> Adapter:
-    return {} if adapter_round is None else unpack_adapter(ws.store.get(carry_key(adapter_round)))
+def _chain(plan: Plan, merge: MergeRecord, fraction: float) -> tuple[Step, ...]:
+    """The steps in force after the round; the published bytes are the ones that were judged."""
+    if fraction == 0:
+        return plan.steps
+    return (*plan.steps, Step(round=plan.round, sha256=merge.merged_sha256, fraction=fraction))
 
 
 def _verdicts(ws: Workspace, plan: Plan, merge: MergeRecord) -> dict[str, Verdict]:

@@ -59,7 +59,9 @@ def train_alone(ws: Workspace, federation: FederationRecord, site: str) -> Path:
             seed = derive_seed(params.seed, site, number, "alone")
             training = train_lora(net, slices, spec, params, params.training.steps, seed)
             run_training(training, home / "alone" / "training.safetensors", kept.name)
-            write_atomic(kept, pack_adapter(read_adapter(net, weights, spec)[0], params.package.dtype))
+            write_atomic(
+                kept, pack_adapter(read_adapter(net, weights, spec), "fp32")
+            )  # exact: nothing travels
         weights = fold(weights, unpack_adapter(kept.read_bytes()))
     write_atomic(done, save(weights))
     log_event(home, "train alone", None, "done")

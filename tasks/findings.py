@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.history import RoundHistory, full_bytes, round_status, sites_of, validation_dice
-from tasks.summary import Interval, View, bytes_ratio, model_table, paired_interval
+from tasks.summary import Interval, View, bytes_ratio, download_bytes, model_table, paired_interval
 
 MODEL_WORDS = {
     "zero-shot": "Base as shipped (zero-shot)",
@@ -37,12 +37,13 @@ def result_sentences(cases: pd.DataFrame | None, history: Sequence[RoundHistory]
 
 
 def bytes_sentence(history: Sequence[RoundHistory]) -> str:
-    """What a site uploads, beside the full weights."""
-    ratio, full = bytes_ratio(history), full_bytes(history)
+    """What a site uploads and downloads, beside the full weights."""
+    ratio, down, full = bytes_ratio(history), download_bytes(history), full_bytes(history)
     if ratio is None or full is None:
         return "No site has uploaded anything yet."
     mean = size(full / ratio)
-    return f"A site uploads {mean} per round where full weights are {size(full)}, {ratio:.0f} times as much."
+    said = f"A site uploads {mean} per round where full weights are {size(full)}, {ratio:.0f} times as much"
+    return f"{said}; it downloads {size(down)}, others' updates and the merged step." if down else f"{said}."
 
 
 def means_of_models(cases: pd.DataFrame) -> Means:

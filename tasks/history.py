@@ -62,12 +62,19 @@ class Traffic:
     """Bytes of one round at one site.
 
     Attributes:
-        sent: the adapter that the site uploaded.
-        received: candidates it rated, the merged step it judged and the closed adapter it adapted.
+        sent: the update that the site uploaded.
+        candidates: the others' updates that it rated.
+        steps: the merged step that it judged, and published steps of earlier rounds that it had slept through.
     """
 
     sent: int
-    received: int
+    candidates: int
+    steps: int
+
+    @property
+    def received(self) -> int:
+        """All that came down."""
+        return self.candidates + self.steps
 
 
 def read_history(folder: Path) -> list[RoundHistory]:
@@ -142,11 +149,27 @@ def full_bytes(history: Sequence[RoundHistory]) -> int | None:
     return plans[-1].base.n_bytes if plans else None
 
 
-def traffic(entry: RoundHistory) -> dict[str, Traffic]:
-    """What each site that uploaded, rated, judged or adapted moved over its link in a round."""
-    sizes = {c.id: c.n_bytes for c in entry.candidates.candidates} if entry.candidates else {}
-    sites = {*entry.updates, *entry.ratings, *entry.verdicts, *entry.evaluations}
-    return {site: Traffic(_sent(entry, site), _received(entry, site, sizes)) for site in sorted(sites)}
+def traffic(history: Sequence[RoundHistory]) -> dict[int, dict[str, Traffic]]:
+    """What every site moved over its link, as the records imply it.
+
+    Args:
+        history: rounds in order, from the first.
+
+    Returns:
+        Round → each site that uploaded, rated, judged or adapted in it → bytes. A site fetches a step once, in the
+        round where it first needs it; the base, which it fetches once, and records are not counted.
+    """
+    sizes = {entry.number: entry.merge.merged_bytes for entry in history if entry.merge}
+    fetched: dict[str, set[int]] = {}
+    moved: dict[int, dict[str, Traffic]] = {}
+    for entry in history:
+        moved[entry.number] = {}
+        for site in sorted({*entry.updates, *entry.ratings, *entry.verdicts, *entry.evaluations}):
+            known = fetched.setdefault(site, set())
+            steps = sum(sizes.get(number, 0) for number in _steps_needed(entry, site) - known)
+            known |= _steps_needed(entry, site)
+            moved[entry.number][site] = Traffic(_sent(entry, site), _rated(entry, site), steps)
+    return moved
 
 
 def _read_round(path: Path) -> RoundHistory:
@@ -209,8 +232,17 @@ def _sent(entry: RoundHistory, site: str) -> int:
     return entry.updates[site].adapter_bytes if site in entry.updates else 0
 
 
-def _received(entry: RoundHistory, site: str, sizes: dict[str, int]) -> int:
-    rated = entry.ratings[site].scores if site in entry.ratings else {}
-    judged = entry.merge.merged_bytes if entry.merge and site in entry.verdicts else 0
-    adapted = entry.close.adapter_bytes if entry.close and site in entry.evaluations else 0
-    return sum(sizes.get(blind, 0) for blind in rated) + judged + adapted
+def _rated(entry: RoundHistory, site: str) -> int:
+    sizes = {c.id: c.n_bytes for c in entry.candidates.candidates} if entry.candidates else {}
+    scores = entry.ratings[site].scores if site in entry.ratings else {}
+    return sum(sizes.get(blind, 0) for blind in scores)
+
+
+def _steps_needed(entry: RoundHistory, site: str) -> set[int]:
+    """Rounds whose steps a site has folded or judged by the end of this one."""
+    needed = {step.round for step in entry.plan.steps} if entry.plan else set()
+    if site in entry.verdicts:
+        needed.add(entry.number)
+    if site in entry.evaluations and entry.close:
+        needed |= {step.round for step in entry.close.steps}
+    return needed

@@ -23,8 +23,8 @@ def judge_merged(ws: Workspace, number: int, site: str) -> Verdict:
         site: the one that judges.
 
     Returns:
-        The Dice before, and the paired gain for each fraction of the step; the earlier record when the site
-        has judged this very merge before.
+        The Dice before, and the paired gain for each fraction of the step as it would be published; the earlier
+        record when the site has judged this very merge before.
 
     Raises:
         ObjectMissingError: the round is not merged yet.

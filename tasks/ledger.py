@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from model.errors import ConfigError, ObjectMissingError, PackageError
 from tasks.files import json_bytes
@@ -21,12 +21,6 @@ SITE_FILES = ("adapter.safetensors", "update.json", "ratings.json", "verdict.jso
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class Record(BaseModel):
-    """Base of the ledger's records: frozen, and an unknown field is a fault."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -107,7 +101,7 @@ def card_key(site: str) -> str:
 
 
 def plan_key(number: int) -> str:
-    """Opens a round: who is invited, until when, from which adapter."""
+    """Opens a round: who is invited, from which model."""
     return f"{round_prefix(number)}plan.json"
 
 
@@ -137,7 +131,7 @@ def ratings_key(site: str, number: int) -> str:
 
 
 def merged_key(number: int) -> str:
-    """The merged adapter, before the sites judged it."""
+    """The merged step: what the sites judge, and what they fold in the part of it that is accepted."""
     return f"{round_prefix(number)}merged.safetensors"
 
 
@@ -147,18 +141,13 @@ def merge_key(number: int) -> str:
 
 
 def verdict_key(site: str, number: int) -> str:
-    """A site's scores of the merged adapter."""
+    """A site's scores of the merged step."""
     return f"{site_round_prefix(site, number)}verdict.json"
 
 
-def global_adapter_key(number: int) -> str:
-    """The global adapter a round closed with."""
-    return f"{round_prefix(number)}adapter.safetensors"
-
-
-def carry_key(number: int) -> str:
-    """What the global adapter of a round could not hold, added in the next one."""
-    return f"{round_prefix(number)}carry.safetensors"
+def rest_key(number: int) -> str:
+    """What the package of a merged step could not carry; only the hub's next merge reads it."""
+    return f"{round_prefix(number)}rest.safetensors"
 
 
 def close_key(number: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from statistics import median
 
 from model.errors import RoundError
 from model.factors import Adapter, Factors, adapter_norm, sum_adapters
 from model.merge import clip_factors, merge_shares, merge_step, update_norms, volume_weights
 from model.package import pack_adapter, unpack_adapter
-from model.rating import RatedWeight, rated_weights
+from model.rating import MEAN, Finding, Findings, RatedWeight, rated_weights
 from tasks.admit import blind_ids
 from tasks.answers import find_answer
 from tasks.events import log_event
@@ -25,8 +26,11 @@ from tasks.ledger import (
     plan_key,
     put_record,
     ratings_key,
+    rest_key,
     update_key,
 )
+from tasks.packing import Parcel, pack_parcel
+from tasks.rating_rule import rating_rule
 from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Update
 from tasks.workspace import Workspace
 
@@ -34,9 +38,10 @@ _MEND = "retry the failed sites, then run the round again: what is done is kept"
 
 
 def merge_updates(ws: Workspace, number: int) -> MergeRecord:
-    """Weight the admitted updates and add them up to the round's step.
+    """Weight the admitted updates, add them up to the round's step and pack it as it would be published.
 
-    After the round has closed its merge stands, whoever still sends a rating.
+    What the package cannot carry of step and carry is kept beside it for the next merge. After the round has
+    closed its merge stands, whoever still sends a rating.
 
     Args:
         ws: the run.
@@ -49,6 +54,7 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     Raises:
         RoundError: fewer updates or, where they count, ratings than the quorum.
         IntegrityError: a candidate's bytes changed since admission.
+        PackageError: the budget holds not even one component.
     """
     plan = get_record(ws.store, plan_key(number), Plan)
     candidates = get_record(ws.store, candidates_key(number), Candidates)
@@ -65,8 +71,9 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     if plan.params.merge.mode != "average":
         require_quorum(plan, ratings, "rated the updates")
     merged = _merge(plan, admitted, ratings)
-    data = pack_adapter(merged.step, plan.params.package.dtype)
-    ws.store.put(merged_key(number), data)
+    package = plan.params.package
+    carry = read_carry(ws, plan)
+    parcel = pack_parcel(merged.step, carry, package, package.download_bytes, plan.params.merge.rank_max)
     record = MergeRecord(
         round=number,
         candidates_sha256=asked,
@@ -75,12 +82,37 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
         receipts=merged.receipts,
         shadow_distance=merged.shadow_distance,
         step_norm=round(adapter_norm(merged.step), 6),
-        merged_sha256=sha256_bytes(data),
-        merged_bytes=len(data),
+        merged_sha256=sha256_bytes(parcel.data),
+        merged_bytes=len(parcel.data),
+        cut_energy=round(1 - parcel.kept, 6),
+        rest_sha256=_put_parcel(ws, number, parcel),
     )
     put_record(ws.store, merge_key(number), record)
-    log_event(ws.hub_home, "merge", number, "done", updates=len(admitted), merged_bytes=len(data))
+    log_event(ws.hub_home, "merge", number, "done", updates=len(admitted), merged_bytes=record.merged_bytes)
     return record
+
+
+def read_carry(ws: Workspace, plan: Plan) -> Adapter:
+    """What the steps in force could not carry: the accepted part of the rest that the last one left.
+
+    Args:
+        ws: the run.
+        plan: of a round; its chain decides, so a rejected or failed round leaves the carry as it was.
+
+    Returns:
+        Factors by layer; empty before the first accepted round, and without feedback.
+
+    Raises:
+        IntegrityError: the rest is not the one that the merge wrote down.
+    """
+    if not plan.steps:
+        return {}
+    last = plan.steps[-1]
+    rest_sha256 = get_record(ws.store, merge_key(last.round), MergeRecord).rest_sha256
+    if rest_sha256 is None:
+        return {}
+    rest = unpack_adapter(ws.store.get(rest_key(last.round), rest_sha256))
+    return sum_adapters([(last.fraction, rest)])
 
 
 def require_quorum(plan: Plan, answers: Collection[str], did: str) -> None:
@@ -136,6 +168,12 @@ class _Merged:
     shadow_distance: float | None
 
 
+def _put_parcel(ws: Workspace, number: int, parcel: Parcel) -> str | None:
+    """Write the step and, where there is one, its rest; returns the rest's hash."""
+    ws.store.put(merged_key(number), parcel.data)
+    return ws.store.put(rest_key(number), pack_adapter(parcel.rest, "fp32")) if parcel.rest else None
+
+
 def _is_closed(ws: Workspace, number: int) -> bool:
     close = find_record(ws.store, close_key(number), Close)
     return close is not None and close.outcome != "failed"
@@ -177,8 +215,8 @@ def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _A
 
 def _merge(plan: Plan, admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> _Merged:
     settings = plan.params.merge
-    gains = _gains(admitted, ratings)
-    rated = rated_weights(gains, plan.params.rating.strictness, plan.params.rating.margin)
+    findings = _findings(admitted, ratings)
+    rated = rated_weights(findings, rating_rule(plan.params.rating))
     updates = {site: a.adapter for site, a in admitted.items()}
     volumes = volume_weights({site: a.train_slices for site, a in admitted.items()}, settings.volume)
     norms = update_norms(updates)
@@ -189,7 +227,9 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], ratings: dict[str, Rating
     shares = merge_shares(used, volumes, settings.form)
     step = merge_step(updates, {site: shares[site] * clips[site] for site in updates})
     receipts = tuple(
-        _receipt(admitted[site], gains[site], rated[site], used[site], shares[site], norms[site], clips[site])
+        _receipt(
+            admitted[site], findings[site], rated[site], used[site], shares[site], norms[site], clips[site]
+        )
         for site in sorted(updates)
     )
     if settings.mode != "shadow":
@@ -199,12 +239,16 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], ratings: dict[str, Rating
     return _Merged(step, receipts, _distance(shadow, step))
 
 
-def _gains(admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> dict[str, dict[str, float]]:
-    """Candidate site → rater site → gain."""
-    table: dict[str, dict[str, float]] = {}
+def _findings(admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> dict[str, dict[str, Findings]]:
+    """Candidate site → rater site → what that rater found, of all structures together."""
+    table: dict[str, dict[str, Findings]] = {}
     for site, a in admitted.items():
         scores = {rater: r.scores.get(a.candidate.id) for rater, r in ratings.items() if rater != site}
-        table[site] = {rater: s.gain for rater, s in scores.items() if s is not None and s.gain is not None}
+        table[site] = {
+            rater: {MEAN: Finding(s.gain, s.standard_error or 0.0)}
+            for rater, s in scores.items()
+            if s is not None and s.gain is not None
+        }
     return table
 
 
@@ -215,19 +259,20 @@ def _distance(shadow: Adapter, step: Adapter) -> float:
 
 def _receipt(
     admitted: _Admitted,
-    gains: dict[str, float],
+    findings: dict[str, Findings],
     rated: RatedWeight,
     used: float,
     share: float,
     norm: float,
     clip: float,
 ) -> Receipt:
+    gains = {rater: found[MEAN].gain for rater, found in findings.items()}
     return Receipt(
         site=admitted.update.site,
         train_slices=admitted.train_slices,
         rank=admitted.update.rank,
         gains=gains,
-        gain=rated.gain,
+        gain=median(gains.values()) if gains else None,
         reference=rated.reference,
         penalty=rated.penalty,
         rated_weight=round(rated.weight, 6),
@@ -236,20 +281,20 @@ def _receipt(
         norm=round(norm, 6),
         clipped_to=round(clip, 6),
         adapter_bytes=admitted.candidate.n_bytes,
-        reason=explain(rated, len(gains), used, clip),
+        reason=explain(rated, used, clip),
     )
 
 
-def explain(rated: RatedWeight, raters: int, used: float, clip: float) -> str:
+def explain(rated: RatedWeight, used: float, clip: float) -> str:
     """Why an update counted as it did, for an engineer to read."""
     if rated.gain is None:
         said = "Not rated by anyone, so nothing speaks against it."
     elif rated.penalty == 0:
-        said = f"{raters} sites rated it; the median gain of {rated.gain:+.3f} Dice costs nothing."
+        said = f"{rated.raters} sites rated it; the {rated.gain:+.3f} Dice that they concede cost nothing."
     else:
         said = (
-            f"{raters} sites rated it; the median gain of {rated.gain:+.3f} Dice is {rated.penalty:.3f} below what "
-            f"the margin forgives, so its weight is {rated.weight:.2f}."
+            f"{rated.raters} sites rated it; the {rated.gain:+.3f} Dice that they concede are {rated.penalty:.3f} "
+            f"below what the margin forgives, so its weight is {rated.weight:.2f}."
         )
         if used == 1.0:
             said += " The merge mode does not apply it."

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from safetensors.torch import load
 from torch import Tensor
 
-from model.errors import RoundError
+from model.errors import IntegrityError, RoundError
 from model.factors import fold
 from model.package import unpack_adapter
 from tasks.compare import base_state, full_weights, train_alone
-from tasks.records import Close, FederationRecord
+from tasks.files import sha256_bytes
+from tasks.records import Close, FederationRecord, Step
+from tasks.weights import fold_steps
 from tasks.workspace import Workspace
 
 MODELS = ("zero-shot", "global", "personal", "local", "fedavg")
@@ -46,6 +48,7 @@ def trained_models(ws: Workspace, federation: FederationRecord) -> Iterator[Trai
 
     Raises:
         RoundError: the last round has not closed.
+        IntegrityError: a mirrored step is not the one that was published.
     """
     base = base_state(ws, federation)
     shared = _global_weights(ws, base)
@@ -79,8 +82,13 @@ def last_close(ws: Workspace) -> Close:
 
 
 def _global_weights(ws: Workspace, base: dict[str, Tensor]) -> dict[str, Tensor]:
-    close = last_close(ws)
-    if close.adapter_round is None:
-        return base
-    path = ws.rounds / f"{close.adapter_round:04d}" / "adapter.safetensors"
-    return fold(base, unpack_adapter(path.read_bytes()))
+    def read(step: Step) -> bytes:
+        path = ws.rounds / f"{step.round:04d}" / "merged.safetensors"
+        data = path.read_bytes()
+        if sha256_bytes(data) != step.sha256:
+            raise IntegrityError(
+                "not the published step", str(path), "remove its folder and version the round again"
+            )
+        return data
+
+    return fold_steps(base, last_close(ws).steps, read)

@@ -37,8 +37,7 @@ def open_round(ws: Workspace, number: int) -> Plan:
         round=number,
         base=federation.base,
         members=federation.members,
-        global_round=previous.adapter_round if previous else None,
-        global_sha256=previous.adapter_sha256 if previous else None,
+        steps=previous.steps if previous else (),
         opened=datetime.now(UTC),
         params=ws.params,
     )

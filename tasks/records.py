@@ -5,12 +5,14 @@ Every record is frozen, refuses unknown fields and carries the hash of the plan 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.errors import RoundError
+from tasks.files import json_bytes, sha256_bytes
 from tasks.settings import Params
 
 Sha256 = str
@@ -75,16 +77,42 @@ class FederationRecord(Record):
         return _member(self.members, site, "federation")
 
 
+class Step(Record):
+    """A published step that is in force."""
+
+    round: int = Field(description="that merged it")
+    sha256: Sha256 = Field(description="of the package as it was merged, judged and published")
+    fraction: float = Field(gt=0, le=1, description="part of it that the judges accepted")
+
+
+def model_sha256(base: Base, steps: Sequence[Step]) -> Sha256:
+    """Name of the model ``base + Σ fraction · step``, the steps folded in the order of the chain.
+
+    Args:
+        base: the frozen network.
+        steps: the chain; empty for the base as shipped.
+
+    Returns:
+        Hash of the base's hash and of round, hash and fraction of every step.
+    """
+    chain = [[step.round, step.sha256, step.fraction] for step in steps]
+    return sha256_bytes(json_bytes({"base": base.sha256, "steps": chain}))
+
+
 class Plan(Record):
     """What a round is: written once, when it opens."""
 
     round: int
     base: Base
     members: tuple[Member, ...]
-    global_round: int | None = Field(description="round whose closed adapter is the starting point")
-    global_sha256: Sha256 | None
+    steps: tuple[Step, ...] = Field(description="on the base; together the model that the round starts from")
     opened: datetime
     params: Params
+
+    @property
+    def model_sha256(self) -> Sha256:
+        """Name of the model that the round starts from."""
+        return model_sha256(self.base, self.steps)
 
     def member(self, site: str) -> Member:
         """Find the invitation of one site.
@@ -115,7 +143,7 @@ class Update(Record):
     site: str
     plan_sha256: Sha256
     base_sha256: Sha256
-    global_sha256: Sha256 | None
+    model_sha256: Sha256 = Field(description="the model it was trained from")
     architecture: Architecture
     labels: dict[str, int]
     spacing_mm: float
@@ -128,7 +156,9 @@ class Update(Record):
     adapter_sha256: Sha256
     adapter_bytes: int
     curve: tuple[float, ...]
-    cut_energy: float = Field(description="fraction of the squared norm lost before upload")
+    cut_energy: float = Field(
+        description="fraction of the squared norm, residual included, that stays behind"
+    )
     seconds: float
 
 
@@ -206,6 +236,10 @@ class MergeRecord(Record):
     step_norm: float
     merged_sha256: Sha256
     merged_bytes: int
+    cut_energy: float = Field(description="fraction of the squared norm, carry included, that stays behind")
+    rest_sha256: Sha256 | None = Field(
+        description="what stays behind of the whole step; None without feedback"
+    )
 
 
 class Verdict(Record):
@@ -234,10 +268,7 @@ class Close(Record):
     gains: dict[str, float] = Field(description="median Dice gain of the judges, by fraction")
     merge_sha256: Sha256 | None
     verdicts_sha256: dict[str, Sha256]
-    adapter_round: int | None = Field(description="round that made the adapter now in force")
-    adapter_sha256: Sha256 | None
-    adapter_bytes: int
-    cut_energy: float
+    steps: tuple[Step, ...] = Field(description="on the base; together the model now in force")
     reason: str
     closed: datetime
 
@@ -256,7 +287,7 @@ class Evaluation(Record):
 
     round: int
     site: str
-    adapter_sha256: Sha256 | None
+    model_sha256: Sha256 = Field(description="the model it was adapted from")
     steps: int
     before: dict[str, Summary] = Field(description="closed global model, by structure")
     after: dict[str, Summary] = Field(description="personal model, by structure")

@@ -40,7 +40,8 @@ from tasks.history import (
     validation_dice,
 )
 from tasks.overlays import RANKS
-from tasks.summary import Interval, bytes_ratio, gain_table, read_cases, site_matrices
+from tasks.records import model_sha256
+from tasks.summary import Interval, gain_table, read_cases, site_matrices
 
 TEMPLATES = Path(__file__).parent / "templates"
 ARTIFACT_DPI = 80
@@ -156,19 +157,20 @@ def _environment() -> Environment:
 
 def _of_rounds(history: Sequence[RoundHistory]) -> dict[str, Any]:
     plan = next((entry.plan for entry in reversed(history) if entry.plan), None)
+    close = next((entry.close for entry in reversed(history) if entry.close), None)
     return {
         "history": history,
         "sites": sites_of(history),
         "last": _last(history),
         "statuses": {entry.number: round_status(entry) for entry in history},
-        "traffic": {entry.number: traffic(entry) for entry in history},
+        "traffic": traffic(history),
         "full_bytes": full_bytes(history),
-        "ratio": bytes_ratio(history),
         "curves": _data_uri(plots.learning_curves(history)) if history else "",
         "weights": _data_uri(plots.weights_and_gains(history)) if any(e.merge for e in history) else "",
         "sent": _data_uri(plots.bytes_sent(history)) if any(e.updates for e in history) else "",
         "plan": plan,
-        "in_force": next((entry.close for entry in reversed(history) if entry.close), None),
+        "steps": close.steps if close else (),
+        "model": model_sha256(plan.base, close.steps) if plan and close else "",
         "settings": list(_flat(plan.params.model_dump(mode="json"))) if plan else [],
         "code_versions": sorted({u.code_version for entry in history for u in entry.updates.values()}),
     }

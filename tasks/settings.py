@@ -82,6 +82,7 @@ class Lora(_Section):
     rank_rule: Literal["sqrt", "linear", "constant"] = Field(description="how rank follows a site's share")
     scaling: float = Field(gt=0, le=64, description="alpha / r")
     wide_from: int = Field(ge=0, description="weights from which a layer gets LoRA instead of a whole delta")
+    trained_levels: int = Field(ge=1, le=6, description="levels, from the top, that are trained")
 
     @model_validator(mode="after")
     def _ordered(self) -> Lora:
@@ -93,7 +94,11 @@ class Lora(_Section):
 class Package(_Section):
     """How factors travel."""
 
-    dtype: Literal["int8", "fp16", "fp32"] = Field(description="of the factors on the wire")
+    dtype: Literal["int4", "int8", "fp16", "fp32"] = Field(description="of the factors on the wire")
+    upload_bytes: int = Field(ge=0, description="budget of a site's update; 0 keeps every rank")
+    download_bytes: int = Field(ge=0, description="budget of the published step; 0 keeps every rank")
+    energy: float | None = Field(gt=0, le=1, description="instead of budgets: share of ‖ΔW‖² that is kept")
+    feedback: bool = Field(description="whether what was cut is added in the next round")
     max_bytes: int = Field(ge=10_000, description="largest package the hub admits")
 
 
@@ -102,7 +107,11 @@ class Rating(_Section):
 
     slices: int = Field(ge=4, le=512, description="validation slices per rater")
     strictness: float = Field(ge=0, description="λ, per Dice")
-    margin: float = Field(ge=0, lt=1, description="Dice that is forgiven")
+    margin: float = Field(ge=0, lt=1, description="Dice of the mean that is forgiven")
+    margin_structure: float = Field(ge=0, le=1, description="Dice of a single structure that is forgiven")
+    doubt: float = Field(ge=0, le=5, description="standard errors given to the candidate")
+    dissent: Fraction = Field(description="fraction of raters who may be outvoted in a candidate's disfavour")
+    raters: Count = Field(description="raters per candidate, fewer where there are fewer sites")
 
 
 class Merge(_Section):
@@ -115,6 +124,7 @@ class Merge(_Section):
     volume: Literal["linear", "sqrt", "uniform"] = Field(description="volume weight of n_c training slices")
     rank_max: int = Field(ge=1, le=512, description="rank budget of the global adapter, per layer")
     clip: float = Field(gt=0, description="× median update norm")
+    late_discount: float = Field(ge=0, le=1, description="volume factor of an update that comes a round late")
 
 
 class Judge(_Section):
@@ -127,6 +137,33 @@ class Adapt(_Section):
     """Local adaptation of the closed model."""
 
     epochs: int = Field(ge=1, le=20, description="passes over the site's training slices")
+
+
+class Server(_Section):
+    """The study's server optimisers."""
+
+    beta: float = Field(ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(ge=0, lt=1, description="FedAdam's decay of the second moment")
+    tau: float = Field(gt=0, description="FedAdam's τ")
+    rate_momentum: float = Field(gt=0, description="FedAvgM's server learning rate")
+    rate_adam: float = Field(gt=0, description="FedAdam's server learning rate")
+
+
+class Study(_Section):
+    """Methods × scenarios × seeds."""
+
+    source: str = Field(min_length=1, description="folder of a data set in ACDC's layout")
+    rounds: Count = Field(description="rounds of every cell")
+    validation: Fraction = Field(description="fraction of a site's patients kept for validation")
+    test: Fraction = Field(description="fraction of a site's patients kept for the one final test")
+    seeds: tuple[str, ...] = Field(min_length=1, description="SPLIT-TRAINING, such as 1-1")
+    choice_seeds: tuple[str, ...] = Field(description="as seeds, for the choices")
+    methods: tuple[str, ...] = Field(description="run in the clean federation")
+    choices: tuple[str, ...] = Field(description="compared on validation only, in the clean federation")
+    defences: tuple[str, ...] = Field(description="run in every scenario")
+    scenarios: tuple[str, ...] = Field(description="besides the clean one")
+    paper_strictness: float = Field(ge=0, description="λ of Rate-My-LoRA as the paper has it")
+    server: Server
 
 
 class Params(_Section):
@@ -144,6 +181,7 @@ class Params(_Section):
     merge: Merge
     judge: Judge
     adapt: Adapt
+    study: Study
 
     @model_validator(mode="after")
     def _crop_suits_levels(self) -> Params:
@@ -214,6 +252,28 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         return Params.model_validate(tree)
     except ValidationError as e:
         raise _faults(e, str(path)) from e
+
+
+def lay_over(params: Params, overrides: tuple[str, ...]) -> Params:
+    """Settings with ``section.key=value`` overrides laid over them.
+
+    Args:
+        params: checked settings, left as they are.
+        overrides: such as ``federation.rounds=10``.
+
+    Returns:
+        New settings.
+
+    Raises:
+        ConfigError: names every faulty override.
+    """
+    tree = params.model_dump(mode="json")
+    for text in overrides:
+        _lay_over(tree, text)
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as e:
+        raise _faults(e, "overrides") from e
 
 
 def load_environment() -> Environment:

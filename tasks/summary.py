@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model.errors import DataError
 from model.labels import STRUCTURES
-from tasks.history import RoundHistory, full_bytes, round_status
+from tasks.history import RoundHistory, full_bytes, round_status, traffic
 
 MODELS = ("zero-shot", "global", "personal", "local", "fedavg")
 TEXT = ("model", "owner", "site", "patient", "group", "phase", "structure")
@@ -172,9 +172,13 @@ def metrics(cases: pd.DataFrame | None, history: Sequence[RoundHistory]) -> dict
 
 def bytes_ratio(history: Sequence[RoundHistory]) -> float | None:
     """Full weights' size over the mean uploaded adapter's; None before the first upload."""
-    sent = [update.adapter_bytes for entry in history for update in entry.updates.values()]
-    full = full_bytes(history)
-    return full / float(np.mean(sent)) if sent and full else None
+    return _ratio(full_bytes(history), _mean(_sent(history)))
+
+
+def download_bytes(history: Sequence[RoundHistory]) -> float | None:
+    """Mean of what a site that takes part downloads per round: the others' updates and the step; None before any."""
+    moved = [t.received for sites in traffic(history).values() for t in sites.values() if t.received]
+    return _mean(moved)
 
 
 def _view(rows: pd.DataFrame, view: View) -> pd.DataFrame:
@@ -233,9 +237,23 @@ def _round_metrics(history: Sequence[RoundHistory]) -> dict[str, float | int | N
 
 
 def _byte_metrics(history: Sequence[RoundHistory]) -> dict[str, float | int | None]:
-    sent = [update.adapter_bytes for entry in history for update in entry.updates.values()]
+    up, down, full = _mean(_sent(history)), download_bytes(history), full_bytes(history)
     return {
-        "bytes_per_site_and_round": round(float(np.mean(sent))) if sent else None,
-        "bytes_full_weights": full_bytes(history),
+        "bytes_per_site_and_round": None if up is None else round(up),
+        "bytes_down_per_site_and_round": None if down is None else round(down),
+        "bytes_full_weights": full,
         "bytes_ratio": bytes_ratio(history),
+        "bytes_down_ratio": _ratio(full, down),
     }
+
+
+def _sent(history: Sequence[RoundHistory]) -> list[int]:
+    return [update.adapter_bytes for entry in history for update in entry.updates.values()]
+
+
+def _mean(sizes: Sequence[int]) -> float | None:
+    return float(np.mean(sizes)) if sizes else None
+
+
+def _ratio(full: int | None, part: float | None) -> float | None:
+    return full / part if full and part else None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import torch
+from pydantic import ValidationError
 
 from model.batches import augmented_batches
-from model.factors import Factors
+from model.errors import PackageError, UnreadableError
+from model.factors import Adapter, Factors
 from model.lora import LoraSpec, inject, read_adapter
-from model.package import pack_adapter
+from model.network import ResidualUNet
+from model.package import pack_adapter, unpack_adapter
 from model.seeds import derive_generator, derive_seed
 from model.training import Group, Training
 from tasks.answers import find_answer
@@ -18,8 +20,9 @@ from tasks.checkpoint import run_training
 from tasks.code_version import code_version
 from tasks.enrol import read_card
 from tasks.events import log_event
-from tasks.files import sha256_bytes, sha256_file, write_atomic
+from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
 from tasks.ledger import adapter_key, get_record, plan_key, put_record, update_key
+from tasks.packing import Parcel, pack_parcel
 from tasks.records import Member, Plan, Update
 from tasks.settings import Params
 from tasks.slices import Slices, load_slices
@@ -28,7 +31,7 @@ from tasks.workspace import Workspace
 
 
 def train_site(ws: Workspace, number: int, site: str) -> Update:
-    """Train one site's adapter from the round's model and upload it.
+    """Train one site's adapter from the round's model and upload what fits the budget; the residual stays.
 
     Args:
         ws: the run.
@@ -41,7 +44,8 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
 
     Raises:
         RoundError: the site is not invited.
-        DataError: the site's cached slices cannot be read.
+        DataError: the site's cached slices, or what an earlier round left behind, cannot be read.
+        PackageError: the budget holds not even one component.
         StoreError: the store does not answer.
     """
     home = ws.site_home(site)
@@ -55,14 +59,16 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
         return found
     started = time.monotonic()
     member = plan.member(site)
-    adapter, cut, curve = _train(ws, plan, member, f"{plan_sha256}/{card.dataset_md5}")
-    data = pack_adapter(adapter, plan.params.package.dtype)
+    adapter, curve = _train(ws, plan, member, f"{plan_sha256}/{card.dataset_md5}")
+    package = plan.params.package
+    rest = read_residual(ws, plan, site)
+    parcel = pack_parcel(adapter, rest, package, package.upload_bytes, plan.params.merge.rank_max)
     update = Update(
         round=number,
         site=site,
         plan_sha256=plan_sha256,
         base_sha256=plan.base.sha256,
-        global_sha256=plan.global_sha256,
+        model_sha256=plan.model_sha256,
         architecture=plan.base.architecture,
         labels=plan.base.labels,
         spacing_mm=plan.base.spacing_mm,
@@ -71,19 +77,53 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
         dataset_md5=card.dataset_md5,
         code_version=code_version(),
         seed=plan.params.seed,
-        dtype=plan.params.package.dtype,
-        adapter_sha256=sha256_bytes(data),
-        adapter_bytes=len(data),
+        dtype=package.dtype,
+        adapter_sha256=sha256_bytes(parcel.data),
+        adapter_bytes=len(parcel.data),
         curve=curve,
-        cut_energy=cut,
+        cut_energy=round(1 - parcel.kept, 6),
         seconds=round(time.monotonic() - started, 1),
     )
-    _keep_and_upload(ws, update, data)
+    _keep_and_upload(ws, update, parcel)
     return update
 
 
+def read_residual(ws: Workspace, plan: Plan, site: str) -> Adapter:
+    """What the site's last sent update left behind; training adds it to its own update.
+
+    It belongs to the latest earlier round whose update the site announced on this base. An update that was
+    trained and never announced counts for nothing, and what it had taken over is still in the residual before it.
+
+    Args:
+        ws: the run.
+        plan: of the round that is trained; its own residual is never read.
+        site: whose residual.
+
+    Returns:
+        Factors by layer; empty in the first round, without feedback, and when the file does not belong to the
+        update that was announced.
+
+    Raises:
+        UnreadableError: the file is damaged.
+    """
+    for number in range(plan.round - 1, 0, -1):
+        announced = _announced(ws, site, number)
+        if announced is None or announced.base_sha256 != plan.base.sha256:
+            continue
+        kept, rest = _kept(ws, site, number), _residual(ws, site, number)
+        if not (kept.exists() and rest.exists() and sha256_file(kept) == announced.adapter_sha256):
+            return {}  # never an older one: this round had taken it over
+        try:
+            return unpack_adapter(rest.read_bytes())
+        except PackageError as e:
+            raise UnreadableError(
+                f"damaged residual: {e.what}", str(rest), "remove it; what it held is lost"
+            ) from e
+    return {}
+
+
 def train_lora(
-    net: torch.nn.Module,
+    net: ResidualUNet,
     slices: Slices,
     spec: LoraSpec,
     params: Params,
@@ -121,12 +161,13 @@ def train_lora(
 
 def lora_spec(params: Params, rank: int) -> LoraSpec:
     """The adapter's size under these settings."""
-    return LoraSpec(rank=rank, scaling=params.lora.scaling, wide_from=params.lora.wide_from)
+    lora = params.lora
+    return LoraSpec(rank, lora.scaling, lora.wide_from, lora.trained_levels)
 
 
 def _train(
     ws: Workspace, plan: Plan, member: Member, identity: str
-) -> tuple[dict[str, Factors], float, tuple[float, ...]]:
+) -> tuple[dict[str, Factors], tuple[float, ...]]:
     home = ws.site_home(member.site)
     start = round_weights(ws.store, plan, home)
     net = load_net(plan.base.architecture, start)
@@ -135,13 +176,12 @@ def _train(
     slices = load_slices(ws.data_home(member.site), "train")
     training = train_lora(net, slices, spec, plan.params, plan.params.training.steps, seed)
     run_training(training, home / "training.safetensors", identity)
-    adapter, cut = read_adapter(net, start, spec)
-    return adapter, cut, tuple(round(loss, 4) for loss in training.curve)
+    return read_adapter(net, start, spec), tuple(round(loss, 4) for loss in training.curve)
 
 
 def _restore(ws: Workspace, update: Update) -> bool:
     """Upload what the store has lost again from the site's own copy; False when that does not fit either."""
-    key, kept = adapter_key(update.site, update.round), _kept(ws, update)
+    key, kept = adapter_key(update.site, update.round), _kept(ws, update.site, update.round)
     if ws.store.sha256_of(key) == update.adapter_sha256:
         return True
     if not kept.exists() or sha256_file(kept) != update.adapter_sha256:
@@ -150,14 +190,39 @@ def _restore(ws: Workspace, update: Update) -> bool:
     return True
 
 
-def _kept(ws: Workspace, update: Update) -> Path:
-    return ws.site_home(update.site) / "updates" / f"{update.round:04d}.safetensors"
+def _kept(ws: Workspace, site: str, number: int) -> Path:
+    return ws.site_home(site) / "updates" / f"{number:04d}.safetensors"
 
 
-def _keep_and_upload(ws: Workspace, update: Update, data: bytes) -> None:
-    home = ws.site_home(update.site)
-    write_atomic(_kept(ws, update), data)
-    ws.store.put(adapter_key(update.site, update.round), data)
-    put_record(ws.store, update_key(update.site, update.round), update)
+def _residual(ws: Workspace, site: str, number: int) -> Path:
+    return ws.site_home(site) / "residuals" / f"{number:04d}.safetensors"
+
+
+def _announced(ws: Workspace, site: str, number: int) -> Update | None:
+    """The passport that an earlier update went out with: the site's copy, or the ledger's if a kill came between."""
+    own = _kept(ws, site, number).with_suffix(".json")
+    try:
+        return Update.model_validate_json(own.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        asked = _kept(ws, site, number).exists()
+        return find_answer(ws.store, update_key(site, number), Update) if asked else None
+
+
+def _keep_and_upload(ws: Workspace, update: Update, parcel: Parcel) -> None:
+    """Keep, upload, announce, in this order.
+
+    A kill in between leaves files of this round alone, which training it again writes anew with the same bytes;
+    only what was announced counts in later rounds (:func:`read_residual`).
+    """
+    home, site, number = ws.site_home(update.site), update.site, update.round
+    kept, rest = _kept(ws, site, number), _residual(ws, site, number)
+    write_atomic(kept, parcel.data)
+    if parcel.rest:
+        write_atomic(rest, pack_adapter(parcel.rest, "fp32"))
+    else:
+        rest.unlink(missing_ok=True)
+    ws.store.put(adapter_key(site, number), parcel.data)
+    put_record(ws.store, update_key(site, number), update)
+    write_atomic(kept.with_suffix(".json"), json_bytes(update.model_dump(mode="json")))
     (home / "training.safetensors").unlink(missing_ok=True)
-    log_event(home, "train", update.round, "done", seconds=update.seconds, sent_bytes=len(data))
+    log_event(home, "train", number, "done", seconds=update.seconds, sent_bytes=len(parcel.data))

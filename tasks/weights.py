@@ -1,18 +1,19 @@
-"""Networks of a round: the base once per machine, the global adapter folded into it, hashes checked."""
+"""Networks of a round: the base and the published steps folded into it, each fetched once, hashes checked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors.torch import load
 from torch import Tensor
 
-from model.factors import Adapter, fold
+from model.factors import fold
 from model.network import ResidualUNet, build_net
 from model.package import unpack_adapter
 from tasks.files import sha256_bytes, write_atomic
-from tasks.ledger import base_key, global_adapter_key
-from tasks.records import Architecture, Base, Plan
+from tasks.ledger import base_key, merged_key
+from tasks.records import Architecture, Base, Plan, Step
 from tasks.store import Store
 
 
@@ -49,23 +50,32 @@ def base_weights(store: Store, base: Base, home: Path) -> dict[str, Tensor]:
 
 
 def round_weights(store: Store, plan: Plan, home: Path) -> dict[str, Tensor]:
-    """State dict that a round starts from: the base with the last closed adapter folded in."""
-    return closed_weights(store, plan.base, plan.global_round, plan.global_sha256, home)
+    """State dict of the model that a round starts from."""
+    return model_weights(store, plan.base, plan.steps, home)
 
 
-def closed_weights(
-    store: Store, base: Base, adapter_round: int | None, sha256: str | None, home: Path
-) -> dict[str, Tensor]:
-    """State dict of the base with the adapter that ``adapter_round`` closed with; the base alone for None."""
+def model_weights(store: Store, base: Base, steps: Sequence[Step], home: Path) -> dict[str, Tensor]:
+    """State dict of the base with a chain of published steps; of these, only what ``home`` lacks is fetched."""
     weights = base_weights(store, base, home)
-    return fold(weights, closed_adapter(store, adapter_round, sha256, home))
+    return fold_steps(weights, steps, lambda step: fetch(store, merged_key(step.round), step.sha256, home))
 
 
-def closed_adapter(store: Store, adapter_round: int | None, sha256: str | None, home: Path) -> Adapter:
-    """The global adapter in force; empty before the first accepted round."""
-    if adapter_round is None or sha256 is None:
-        return {}
-    return unpack_adapter(fetch(store, global_adapter_key(adapter_round), sha256, home))
+def fold_steps(
+    weights: dict[str, Tensor], steps: Sequence[Step], read: Callable[[Step], bytes]
+) -> dict[str, Tensor]:
+    """Fold published steps one after the other, so that every machine rounds alike.
+
+    Args:
+        weights: state dict of the base.
+        steps: the chain, in its order.
+        read: gives the package of a step, its hash checked.
+
+    Returns:
+        ``base + Σ fraction · step``, float32; the input is left as it is.
+    """
+    for step in steps:
+        weights = fold(weights, unpack_adapter(read(step)), step.fraction)
+    return weights
 
 
 def load_net(architecture: Architecture, weights: dict[str, Tensor]) -> ResidualUNet:

@@ -42,9 +42,15 @@ SETTINGS = (
     "lora.rank_max=4",
     "lora.rank_min=2",
     "lora.wide_from=500",
-    "merge.rank_max=8",
+    "lora.trained_levels=1",
+    "package.dtype=int8",
+    "package.upload_bytes=64000",
+    "package.download_bytes=128000",
+    "package.energy=null",
+    "package.feedback=true",
+    "merge.rank_max=16",
 )
-"""Some layers wide enough for LoRA and some not; seconds, not minutes."""
+"""Some layers wide enough for LoRA, some not, some frozen; the budgets hold everything. Seconds, not minutes."""
 
 PARAMS_FILE = Path(__file__).resolve().parent.parent / "params.yaml"
 

@@ -27,9 +27,11 @@ from tasks.records import (
     Receipt,
     Refusal,
     Score,
+    Step,
     Summary,
     Update,
     Verdict,
+    model_sha256,
 )
 from tasks.settings import load_params
 
@@ -37,6 +39,7 @@ SITES = {"st-anna": 150, "riverside": 112, "hillcrest": 96, "lakeside": 80}
 ABSENT = "lakeside"
 FULL_BYTES = 6_500_000
 ADAPTER_BYTES = 100_000
+STEP_BYTES = 250_000
 LABELS = {"RV": 1, "MYO": 2, "LV": 3}
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml")
@@ -93,6 +96,11 @@ def wobble(*words: object) -> float:
     return int(sha(" ".join(map(str, words)))[:8], 16) / 2**31 - 1
 
 
+def chain(number: int) -> tuple[Step, ...]:
+    """The steps in force after a round: all of them, whole."""
+    return tuple(Step(round=k, sha256=sha(f"merged {k}"), fraction=1.0) for k in range(1, number + 1))
+
+
 def plan(number: int, sites: dict[str, int]) -> Plan:
     opened = START + timedelta(hours=number)
     members = tuple(
@@ -103,8 +111,7 @@ def plan(number: int, sites: dict[str, int]) -> Plan:
         round=number,
         base=BASE,
         members=members,
-        global_round=number - 1 or None,
-        global_sha256=sha(f"global {number - 1}") if number > 1 else None,
+        steps=chain(number - 1),
         opened=opened,
         params=PARAMS,
     )
@@ -117,7 +124,7 @@ def update(number: int, site: str, slices: int) -> Update:
         site=site,
         plan_sha256=sha(f"plan {number}"),
         base_sha256=BASE.sha256,
-        global_sha256=None,
+        model_sha256=model_sha256(BASE, chain(number - 1)),
         architecture=ARCHITECTURE,
         labels=LABELS,
         spacing_mm=2.0,
@@ -212,7 +219,9 @@ def merge(number: int, sites: dict[str, int]) -> MergeRecord:
         shadow_distance=None,
         step_norm=1.4,
         merged_sha256=sha(f"merged {number}"),
-        merged_bytes=250_000,
+        merged_bytes=STEP_BYTES,
+        cut_energy=0.02,
+        rest_sha256=sha(f"rest {number}"),
     )
 
 
@@ -241,10 +250,7 @@ def close(number: int, present: list[str], absent: str = "") -> Close:
         gains={"1.0": 0.03},
         merge_sha256=sha("merge"),
         verdicts_sha256={},
-        adapter_round=number,
-        adapter_sha256=sha(f"global {number}"),
-        adapter_bytes=240_000,
-        cut_energy=0.01,
+        steps=chain(number),
         reason="accepted whole: with 100% of the step the median of 4 sites gains +0.0300 Dice",
         closed=START + timedelta(hours=number, minutes=20),
     )
@@ -256,9 +262,9 @@ def evaluation(number: int, site: str) -> Evaluation:
         means = {name: baseline(number + 1, site) + high + lift for name, high in top.items()}
         return {name: Summary(mean=mean, sd=0.08, n=4, undefined=0) for name, mean in means.items()}
 
-    sha256 = sha(f"global {number}")
+    model = model_sha256(BASE, chain(number))
     return Evaluation(
-        round=number, site=site, adapter_sha256=sha256, steps=18, before=side(0.0), after=side(0.015)
+        round=number, site=site, model_sha256=model, steps=18, before=side(0.0), after=side(0.015)
     )
 
 

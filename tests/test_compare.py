@@ -66,3 +66,14 @@ def test_a_site_that_trained_alone_does_not_train_again(run: Run) -> None:
     before = train_alone(*run, "lakeside").read_bytes()
     assert train_alone(*run, "lakeside").read_bytes() == before
     assert counts(ws, "train alone") == [(0, 0), (1, 1), (0, 0)]
+
+
+def test_a_site_that_trains_alone_is_not_handicapped_by_what_a_link_can_carry(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    trained = []
+    for k, settings in enumerate(((), ("package.dtype=int4", "package.upload_bytes=700"))):
+        ws = new_run(tmp_path_factory, tmp_path / f"run-{k}", *settings)
+        run = ws, local_federation(ws, need_base(ws.base_home))
+        trained.append(train_alone(*run, "lakeside").read_bytes())
+    assert trained[0] == trained[1]

@@ -10,16 +10,38 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_files import ABSENT, ADAPTER_BYTES, FULL_BYTES, SITES, all_cases, baseline, close, put, write_run
+from report_files import (
+    ABSENT,
+    ADAPTER_BYTES,
+    BASE,
+    FULL_BYTES,
+    SITES,
+    STEP_BYTES,
+    all_cases,
+    baseline,
+    chain,
+    close,
+    put,
+    write_run,
+)
 from rich.console import Console
 
 from model.errors import DataError, PackageError
 from tasks.evaluate import Segmentation
-from tasks.findings import result_sentences, size
+from tasks.findings import bytes_sentence, result_sentences, size
 from tasks.history import RoundHistory, read_history, round_status, traffic, validation_dice
 from tasks.overlays import heart_slices, render_overlays
+from tasks.records import model_sha256
 from tasks.report import render_report, result_table, round_markdown
-from tasks.summary import gain_table, metrics, model_table, paired_interval, read_cases, site_matrix
+from tasks.summary import (
+    download_bytes,
+    gain_table,
+    metrics,
+    model_table,
+    paired_interval,
+    read_cases,
+    site_matrix,
+)
 
 PAIR = (("global", 0.1), ("zero-shot", 0.0))
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -180,9 +202,37 @@ def test_a_later_baseline_replaces_the_judged_gain(history: list[RoundHistory]) 
     assert curve == pytest.approx({n: baseline(n + 1, "st-anna") for n in range(4)})
 
 
-def test_traffic_adds_candidates_merged_step_and_closed_adapter(history: list[RoundHistory]) -> None:
-    moved = traffic(history[0])["st-anna"]
-    assert (moved.sent, moved.received) == (ADAPTER_BYTES, 3 * ADAPTER_BYTES + 250_000 + 240_000)
+def test_traffic_adds_candidates_and_the_merged_step(history: list[RoundHistory]) -> None:
+    moved = traffic(history)[1]["st-anna"]
+    assert (moved.sent, moved.candidates, moved.steps) == (ADAPTER_BYTES, 3 * ADAPTER_BYTES, STEP_BYTES)
+    assert moved.received == 3 * ADAPTER_BYTES + STEP_BYTES
+
+
+def test_a_site_that_slept_fetches_the_step_it_missed_when_it_is_back(history: list[RoundHistory]) -> None:
+    by_round = {number: sites.get(ABSENT) for number, sites in traffic(history).items()}
+    assert by_round[2] is None
+    assert by_round[3] is not None and by_round[3].steps == 2 * STEP_BYTES
+    assert traffic(history)[3]["st-anna"].steps == STEP_BYTES
+
+
+def test_the_page_shows_upload_and_download_per_site_and_round_and_their_ratio(page: str) -> None:
+    assert "100 kB / 550 kB" in page  # 3 others' updates and a step
+    assert "100 kB / 800 kB" in page  # and the step of the round it slept through
+    assert "<small>1/65</small>" in page  # 6.5 MB / 100 kB
+
+
+def test_the_download_of_a_run_is_the_mean_over_sites_and_rounds(history: list[RoundHistory]) -> None:
+    whole, degraded, back = (n * ADAPTER_BYTES + STEP_BYTES for n in (3, 2, 3))
+    mean = (4 * whole + 3 * degraded + 4 * back + STEP_BYTES) / 11
+    assert download_bytes(history) == pytest.approx(mean)
+    numbers = metrics(None, history)
+    assert numbers["bytes_down_ratio"] == pytest.approx(FULL_BYTES / mean)
+    assert f"it downloads {size(mean)}" in bytes_sentence(history)
+
+
+def test_without_any_traffic_nothing_is_said_of_bytes() -> None:
+    assert (download_bytes([]), traffic([])) == (None, {})
+    assert bytes_sentence([]) == "No site has uploaded anything yet."
 
 
 def test_only_a_full_round_reads_as_complete(history: list[RoundHistory]) -> None:
@@ -223,7 +273,8 @@ def test_same_run_gives_the_same_page(run: Path, page: str, tmp_path: Path) -> N
 def test_page_holds_reasons_hashes_and_absentees(page: str, history: list[RoundHistory]) -> None:
     assert history[2].merge is not None
     assert history[2].merge.receipts[0].reason in page
-    assert str(history[2].close and history[2].close.adapter_sha256) in page
+    assert model_sha256(BASE, chain(3)) in page
+    assert "the base and the step of round 1" in " ".join(page.split())
     assert "△ degraded" in page
     assert "quarantined: lakeside" in page
 

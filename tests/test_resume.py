@@ -19,7 +19,7 @@ import yaml
 from federation_files import SITES, found, play_round, tiny_params, use_store, write_hospitals
 
 from infra.process import PID_FILE, recorded
-from tasks.records import Close
+from tasks.records import Close, Step
 from tasks.settings import Environment
 from tasks.workspace import open_workspace
 
@@ -115,12 +115,12 @@ def test_a_run_killed_again_and_again_finishes_and_repeats_nothing(
 
     closed = Close.model_validate_json((root / "federation/rounds/0002/close.json").read_bytes())
     assert not closed.degraded
-    assert closed.adapter_sha256 == adapter_of_an_uninterrupted_run(root, s3_environment, monkeypatch)
+    assert closed.steps == steps_of_an_uninterrupted_run(root, s3_environment, monkeypatch)
 
 
-def adapter_of_an_uninterrupted_run(
+def steps_of_an_uninterrupted_run(
     root: Path, env: Environment, monkeypatch: pytest.MonkeyPatch
-) -> str | None:
+) -> tuple[Step, ...]:
     """The same cohort, base and settings, played through at once."""
     whole = root.with_name("whole")
     for name in ("cohort", "base"):
@@ -129,4 +129,4 @@ def adapter_of_an_uninterrupted_run(
     torch.set_num_threads(1)
     use_store(monkeypatch, env)
     ws = found(open_workspace(whole))
-    return [play_round(ws, number) for number in (1, 2)][-1].adapter_sha256
+    return [play_round(ws, number) for number in (1, 2)][-1].steps

@@ -22,13 +22,14 @@ from federation_files import (
 )
 
 from model.errors import ConfigError, DiskError, IntegrityError, ObjectMissingError, RoundError
-from model.factors import Factors, adapter_norm, sum_adapters
+from model.factors import Factors, adapter_norm, fold, sum_adapters
 from model.package import pack_adapter, unpack_adapter
 from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
 from tasks.close import close_failed, close_round
 from tasks.enrol import found_federation
 from tasks.events import count_events, log_event
+from tasks.files import sha256_bytes
 from tasks.history import read_history
 from tasks.judge import judge_merged
 from tasks.ledger import (
@@ -38,7 +39,6 @@ from tasks.ledger import (
     close_key,
     evaluation_key,
     get_record,
-    global_adapter_key,
     merge_key,
     merged_key,
     plan_key,
@@ -60,12 +60,13 @@ from tasks.records import (
     Ratings,
     Receipt,
     Score,
+    Step,
     Update,
     Verdict,
 )
 from tasks.settings import Environment
 from tasks.train import train_site
-from tasks.weights import closed_weights, round_weights
+from tasks.weights import base_weights, round_weights
 from tasks.workspace import Workspace
 
 NewRun = Callable[..., Workspace]
@@ -81,6 +82,10 @@ def start(
     """A founded federation under ``section.key=value`` settings, in an empty bucket."""
     use_store(monkeypatch, s3_environment)
     return lambda *overrides: found(new_run(tmp_path_factory, tmp_path / "run", *overrides))
+
+
+def sha256_of(ws: Workspace, key: str) -> str:
+    return sha256_bytes(ws.store.get(key))
 
 
 def receipts(ws: Workspace, number: int = 1) -> dict[str, Receipt]:
@@ -139,7 +144,7 @@ def test_a_round_leaves_exactly_the_keys_of_the_protocol(start: NewRun) -> None:
     plan = get_record(ws.store, plan_key(1), Plan)
     blind = get_record(ws.store, candidates_key(1), Candidates).candidates
     hub = ("plan.json", "candidates.json", "merge.json", "close.json")
-    adapters = ("merged.safetensors", "adapter.safetensors", "carry.safetensors")
+    adapters = ("merged.safetensors", "rest.safetensors")
     of_site = ("adapter.safetensors", "update.json", "ratings.json", "verdict.json", "evaluation.json")
     assert set(objects(ws.store)) == {
         "global/federation.json",
@@ -263,27 +268,17 @@ def test_a_round_cannot_open_before_the_last_one_ended(start: NewRun) -> None:
         open_round(ws, 2)
 
 
-def test_the_next_round_starts_from_the_closed_adapter(start: NewRun) -> None:
+def test_the_next_round_starts_from_the_closed_model(start: NewRun) -> None:
     ws = start()
     close = play_round(ws, 1)
     plan = open_round(ws, 2)
-    assert (plan.global_round, plan.global_sha256) == (1, close.adapter_sha256)
-    home = ws.site_home("st-anna")
-    started, base = (
-        round_weights(ws.store, plan, home),
-        closed_weights(ws.store, plan.base, None, None, home),
-    )
-    assert any(not torch.equal(started[name], base[name]) for name in base)
-
-
-def test_the_closed_adapter_is_the_merged_step(start: NewRun) -> None:
-    ws = start()
-    close = play_round(ws, 1)
     assert close.outcome == "accepted"
-    step = unpack_adapter(ws.store.get(merged_key(1)))
-    closed = unpack_adapter(ws.store.get(global_adapter_key(1)))
-    apart = adapter_norm(sum_adapters([(1.0, closed), (-1.0, step)]))
-    assert apart < 0.02 * adapter_norm(step)  # int8 twice
+    assert plan.steps == close.steps == (Step(round=1, sha256=sha256_of(ws, merged_key(1)), fraction=1.0),)
+    home = ws.site_home("st-anna")
+    started, base = round_weights(ws.store, plan, home), base_weights(ws.store, plan.base, home)
+    expected = fold(base, unpack_adapter(ws.store.get(merged_key(1))))
+    assert all(torch.equal(started[name], expected[name]) for name in base)
+    assert any(not torch.equal(started[name], base[name]) for name in base)
 
 
 def test_a_rejected_step_leaves_the_model_and_the_next_round_opens_from_the_earlier_one(
@@ -292,9 +287,8 @@ def test_a_rejected_step_leaves_the_model_and_the_next_round_opens_from_the_earl
     ws = merged(start())
     vote(ws, {"1.0": -0.2, "0.5": -0.1, "0.25": -0.05})
     close = close_round(ws, 1)
-    assert (close.outcome, close.fraction, close.adapter_round) == ("rejected", 0.0, None)
-    assert not ws.store.exists(global_adapter_key(1))
-    assert open_round(ws, 2).global_round is None
+    assert (close.outcome, close.fraction, close.steps) == ("rejected", 0.0, ())
+    assert open_round(ws, 2).steps == ()
     assert play_round(ws, 2).outcome in ("accepted", "stepped_back", "rejected")
 
 
@@ -312,10 +306,11 @@ def test_a_step_back_publishes_that_part_of_the_step(
     vote(ws, gains)
     close = close_round(ws, 1)
     assert (close.outcome, close.fraction) == ("stepped_back", fraction)
-    step = unpack_adapter(ws.store.get(merged_key(1)))
-    closed = unpack_adapter(ws.store.get(global_adapter_key(1)))
-    apart = adapter_norm(sum_adapters([(1.0, closed), (-fraction, step)]))
-    assert apart < 0.02 * fraction * adapter_norm(step)
+    plan = open_round(ws, 2)
+    home = ws.site_home("st-anna")
+    started, base = round_weights(ws.store, plan, home), base_weights(ws.store, plan.base, home)
+    expected = fold(base, unpack_adapter(ws.store.get(merged_key(1))), fraction)
+    assert all(torch.equal(started[name], expected[name]) for name in base)
 
 
 def test_a_step_that_nobody_judged_is_not_published(start: NewRun) -> None:
@@ -324,7 +319,7 @@ def test_a_step_that_nobody_judged_is_not_published(start: NewRun) -> None:
         RoundError, match="0 sites judged the merged step, the quorum is 2; without: hillcrest"
     ):
         close_round(ws, 1)
-    assert not ws.store.exists(global_adapter_key(1))
+    assert not ws.store.exists(close_key(1))
 
 
 def test_a_round_without_one_site_is_degraded_and_says_so(start: NewRun) -> None:

@@ -25,7 +25,6 @@ from model.errors import (
 )
 from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
 from tasks.ledger import (
-    Record,
     adapter_key,
     base_key,
     candidate_key,
@@ -38,6 +37,7 @@ from tasks.ledger import (
     put_record,
     report_key,
 )
+from tasks.records import Record
 from tasks.settings import Environment
 from tasks.store import Store
 
@@ -255,7 +255,7 @@ def test_a_record_comes_back_equal_and_equal_records_have_equal_bytes(store: Sto
     assert find_record(store, "score.json", Score) is None
     assert put_record(store, "score.json", score) == put_record(store, "again.json", score)
     assert get_record(store, "score.json", Score) == score == find_record(store, "score.json", Score)
-    assert store.get("score.json") == b'{"case":"p-01","dice":0.25,"slices":[1,2]}\n'
+    assert store.get("score.json") == b'{"case":"p-01","dice":0.25,"slices":[1,2],"version":1}\n'
 
 
 def test_a_record_with_nan_is_not_written(store: Store) -> None:

@@ -1,0 +1,149 @@
+"""``cardiofed bench``: what a training step costs, and what the merge of very many sites costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.files import json_bytes, write_atomic
+from tasks.settings import load_params
+
+if TYPE_CHECKING:
+    from tasks.bench_merge import MergeBench
+    from tasks.bench_steps import Spread, StepsBench
+
+bench = typer.Typer(no_args_is_help=True, help="What a step and a merge cost on this machine.")
+console = Console()
+
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting, e.g. lora.rank_max=8.")]
+Out = Annotated[Path, typer.Option(help="File of the result, JSON.")]
+
+
+@bench.command()
+def steps(
+    repetitions: Annotated[int, typer.Option(min=2, help="Timed steps per variant.")] = 40,
+    out: Out = Path("runs/bench/steps.json"),
+    overrides: Set = None,
+) -> None:
+    """CPU time of a local training step: adapters against full weights. Best on a machine that idles."""
+    params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from tasks.bench_steps import bench_steps
+
+    with console.status("taking training steps"):
+        result = bench_steps(params, repetitions)
+    _write(out, asdict(result) | {"met": result.met})
+    for table in (phase_table(result), part_table(result)):
+        console.print(table)
+    console.print(steps_verdict(result), soft_wrap=True, highlight=False)
+
+
+@bench.command()
+def merge(
+    sites: Annotated[int, typer.Option(min=1, help="Number of updates.")] = 200,
+    out: Out = Path("runs/bench/merge.json"),
+    overrides: Set = None,
+) -> None:
+    """Time and memory of a merge on the 26 MB network, beside dense averaging."""
+    params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from tasks.bench_merge import bench_merge
+
+    with console.status(f"merging {sites} sites"):
+        result = bench_merge(params, sites)
+    _write(out, asdict(result) | {"met": result.met})
+    console.print(merge_table(result))
+    console.print(merge_verdict(result), soft_wrap=True, highlight=False)
+
+
+def phase_table(result: StepsBench) -> Table:
+    """Median and quartiles per phase and variant, ms of CPU time."""
+    from tasks.bench_steps import PHASES
+
+    table = Table(
+        title=f"CPU ms of a step: batch {result.batch}, {result.crop}², one thread, median (quartiles)"
+    )
+    table.add_column("")
+    for step in result.steps:
+        table.add_column(step.variant, justify="right")
+    for phase in PHASES:
+        table.add_row(
+            phase, *(_ms(s.phases_ms[phase]) for s in result.steps), end_section=phase == PHASES[-1]
+        )
+    table.add_row("step without batch", *(_ms(s.step_ms) for s in result.steps))
+    table.add_row("ratio to full weights", *(_ratio(s.ratio) for s in result.steps))
+    table.add_row("ratio with batch", *(_ratio(s.ratio_with_batch) for s in result.steps))
+    table.add_row("trained parameters", *(f"{s.trained:,}" for s in result.steps))
+    return table
+
+
+def part_table(result: StepsBench) -> Table:
+    """Where the time goes: forward and backward by part of the network."""
+    table = Table(
+        title="CPU ms by part, forward + backward, medians; down.0 and the last up are at full size"
+    )
+    table.add_column("part")
+    for step in result.steps:
+        table.add_column(step.variant, justify="right")
+    for part in dict.fromkeys(cost.part for cost in result.parts):
+        costs = [cost for cost in result.parts if cost.part == part]
+        table.add_row(part, *(f"{c.forward_ms:.1f} + {c.backward_ms:.1f}" for c in costs))
+    return table
+
+
+def steps_verdict(result: StepsBench) -> str:
+    """Ratios against the target, in words."""
+    from tasks.bench_steps import FULL, TARGET
+
+    said = ", ".join(f"{s.variant} {s.ratio.median:.2f}" for s in result.steps if s.variant != FULL)
+    return f"target {TARGET:.2f} of a full-weight step: {_met(result.met)} ({said})"
+
+
+def merge_table(result: MergeBench) -> Table:
+    """Time and memory per method."""
+    table = Table(
+        title=f"merge of {result.sites} sites, {_mb(result.weights_bytes)} network, torch on one thread"
+    )
+    for name in ("method", "wall s", "CPU s", "peak memory", "read", "cut energy"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for c in result.costs:
+        lost = "" if c.lost is None else f"{c.lost:.2%}"
+        numbers = f"{c.seconds:.1f}", f"{c.cpu_s:.1f}", _mb(c.peak_bytes), _mb(c.read_bytes)
+        table.add_row(c.method, *numbers, lost)
+    return table
+
+
+def merge_verdict(result: MergeBench) -> str:
+    """Memory against the target, and how it was measured, in words."""
+    spread = f"rank {min(result.ranks)} to {max(result.ranks)}, {result.dtype}"
+    how = "the highest resident set above the one before the merge"
+    if not result.exact_peak:
+        how = "a lower bound: this system cannot reset its record of the highest resident set"
+    return (
+        f"target 3 packages ({_mb(result.package_bytes)} each, {spread}) + the largest layer "
+        f"({_mb(result.layer_bytes)}) = {_mb(result.target_bytes)}: {_met(result.met)}. Memory is {how}."
+    )
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "not met"
+
+
+def _ms(spread: Spread) -> str:
+    return f"{spread.median:.1f} ({spread.low:.1f}–{spread.high:.1f})"
+
+
+def _ratio(spread: Spread) -> str:
+    return f"{spread.median:.3f} ({spread.low:.3f}–{spread.high:.3f})"
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.2f} MB"
+
+
+def _write(out: Path, tree: dict[str, Any]) -> None:
+    write_atomic(out, json_bytes(tree))
+    console.print(f"wrote {out}", soft_wrap=True)

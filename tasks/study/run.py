@@ -1,0 +1,90 @@
+"""Run one cell of the study, or find it done: training and validation only, the test stays closed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from safetensors.torch import load, save
+
+from model.seeds import derive_seed
+from tasks.enrol import read_card
+from tasks.files import json_bytes, sha256_bytes, write_atomic
+from tasks.pretrain import need_base
+from tasks.settings import Params, lay_over
+from tasks.study.cell import Cell, Outcome, Weights
+from tasks.study.cohorts import study_cohort
+from tasks.study.members import Member, read_members
+from tasks.study.methods import ALL
+from tasks.study.scenarios import SCENARIOS
+from tasks.study.trial import Trial
+from tasks.study.version import cell_version
+
+
+def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
+    """Train one cell.
+
+    Args:
+        root: folder of the study; ``base/`` in it holds the shared base.
+        source: a data set in ACDC's layout.
+        cell: what to run.
+        params: settings; the method's own are laid over them.
+
+    Returns:
+        The cell's folder: ``models.safetensors``, ``rounds.csv``, ``gains.csv``, and ``identity``, which is
+        written last; a folder with the same identity is left as it is.
+
+    Raises:
+        ConfigError: there is no base, or a setting of the method is wrong.
+        DataError: the data set cannot be used.
+    """
+    folder = root / "cells" / cell.name
+    trial, identity = build_trial(root, source, cell, params)
+    if (folder / "identity").exists() and (folder / "identity").read_text() == identity:
+        return folder
+    started = time.monotonic()
+    outcome = ALL[cell.method].run(trial)
+    _keep(folder, outcome, round(time.monotonic() - started, 1))
+    write_atomic(folder / "identity", identity.encode())
+    return folder
+
+
+def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[Trial, str]:
+    """The trial of a cell before its first round, and the hash of all that determines its outcome."""
+    params = lay_over(params, ALL[cell.method].settings)
+    scenario = SCENARIOS[cell.scenario]
+    home = study_cohort(root, source, scenario.partition, cell.split_seed, params)
+    members: dict[str, Member] = read_members(home, scenario, params, cell.train_seed)
+    base = need_base(root / "base")
+    weights = load((root / "base" / f"{base.sha256}.safetensors").read_bytes())
+    data = "/".join(read_card(home / site).dataset_md5 for site in members)
+    text = f"{cell}/{params.model_dump_json()}/{scenario}/{base.sha256}/{data}/{cell_version()}"
+    seed = derive_seed(cell.train_seed, "study")
+    return Trial(params, scenario, members, weights, seed), sha256_bytes(text.encode())
+
+
+def read_models(folder: Path) -> dict[str, Weights]:
+    """Models of a finished cell by name, float32."""
+    models: dict[str, Weights] = {}
+    for key, W in load((folder / "models.safetensors").read_bytes()).items():
+        name, layer = key.split("|", 1)
+        models.setdefault(name, {})[layer] = W.float()
+    return models
+
+
+def _keep(folder: Path, outcome: Outcome, seconds: float) -> None:
+    (folder / "identity").unlink(missing_ok=True)
+    models = {
+        f"{name}|{layer}": W.half()
+        for name, weights in outcome.models.items()
+        for layer, W in weights.items()
+    }
+    write_atomic(folder / "models.safetensors", save(models))
+    for name, table in (("rounds", outcome.rounds), ("gains", outcome.gains)):
+        write_atomic(folder / f"{name}.csv", _csv(table))
+    write_atomic(folder / "cost.json", json_bytes({"seconds": seconds}))
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, float_format="%.6g").encode() if len(table.columns) else b"round\n"
