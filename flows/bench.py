@@ -50,8 +50,10 @@ def merge(
 ) -> None:
     """Time and memory of a merge on the 26 MB network, beside dense averaging."""
     params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from flows.compute import one_thread_each
     from tasks.bench_merge import bench_merge
 
+    one_thread_each()
     with console.status(f"merging {sites} sites"):
         result = bench_merge(params, sites)
     _write(out, asdict(result) | {"met": result.met})
@@ -104,9 +106,7 @@ def steps_verdict(result: StepsBench) -> str:
 
 def merge_table(result: MergeBench) -> Table:
     """Time and memory per method."""
-    table = Table(
-        title=f"merge of {result.sites} sites, {_mb(result.weights_bytes)} network, torch on one thread"
-    )
+    table = Table(title=f"merge of {result.sites} sites, {_mb(result.weights_bytes)} network, one thread")
     for name in ("method", "wall s", "CPU s", "peak memory", "read", "cut energy"):
         table.add_column(name, justify="left" if name == "method" else "right")
     for c in result.costs:

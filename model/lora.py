@@ -67,7 +67,7 @@ class Trainable:
 
 
 def rank_for_volume(
-    n: int, n_max: int, rank_min: int, rank_max: int, rule: Literal["sqrt", "linear", "constant"]
+    n: int, n_max: int, rank_min: int, rank_max: int, rule: Literal["sqrt", "linear", "constant", "auto"]
 ) -> int:
     """Rank by data volume: ``clamp(round(r_max · f(n / n_max)), r_min, r_max)``.
 
@@ -76,13 +76,14 @@ def rank_for_volume(
         n_max: training slices of the largest site.
         rank_min: lower clamp.
         rank_max: upper clamp, and the rank of the largest site.
-        rule: f is √x, x or 1.
+        rule: f is √x, x or 1; ``auto`` trains everywhere at ``rank_max`` and leaves the ranks that travel to the
+            package, which keeps what the update needs.
 
     Returns:
         The site's rank, from ``rank_min`` to ``rank_max``.
     """
     share = n / n_max
-    grown = {"sqrt": math.sqrt(share), "linear": share, "constant": 1.0}[rule]
+    grown = {"sqrt": math.sqrt(share), "linear": share, "constant": 1.0, "auto": 1.0}[rule]
     return max(rank_min, min(rank_max, round(rank_max * grown)))
 
 

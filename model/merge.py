@@ -1,4 +1,4 @@
-"""The merge: one step from many updates, and the global adapter as the running sum of steps.
+"""The merge: one step from many updates.
 
 ``Δ_t = Σ_c w_c v_c B_c A_c / D`` where v_c is the volume weight and D is ``Σ v_c`` (the paper) or ``Σ w_c v_c``.
 """
@@ -64,44 +64,6 @@ def merge_step(updates: Mapping[str, Adapter], coefficients: Mapping[str, float]
     stacked = sum_adapters((coefficients[c], updates[c]) for c in sorted(updates))
     full = max((f.rank for f in stacked.values()), default=1)
     return truncate_adapter(stacked, full)[0]
-
-
-def advance(
-    published: Adapter, carry: Adapter, step: Adapter, fraction: float, rank: int
-) -> tuple[dict[str, Factors], float]:
-    """The next global adapter: ``published + carry + fraction · step``, recompressed to a rank budget.
-
-    Args:
-        published: what the sites hold now; empty before the first round.
-        carry: what earlier recompression and quantisation cut; empty at first.
-        step: the merged update.
-        fraction: 1, ½ or ¼.
-        rank: budget per layer.
-
-    Returns:
-        Balanced factors and the fraction of the squared norm that was cut.
-    """
-    return truncate_adapter(sum_adapters([(1.0, published), (1.0, carry), (fraction, step)]), rank)
-
-
-def left_over(
-    published: Adapter, carry: Adapter, step: Adapter, fraction: float, next_published: Adapter, rank: int
-) -> dict[str, Factors]:
-    """Work out what the exact sum holds and the published adapter does not.
-
-    Args:
-        published: before the round.
-        carry: before the round.
-        step: the merged update.
-        fraction: the accepted fraction.
-        next_published: what is published after the round, as the sites will decode it.
-        rank: budget per layer of the carry.
-
-    Returns:
-        The carry of the next round: balanced factors of at most ``rank`` per layer.
-    """
-    exact = [(1.0, published), (1.0, carry), (fraction, step), (-1.0, next_published)]
-    return truncate_adapter(sum_adapters(exact), rank)[0]
 
 
 def update_norms(updates: Mapping[str, Adapter]) -> dict[str, float]:

@@ -12,12 +12,14 @@ import ctypes
 import gc
 import math
 import mmap
+import os
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -249,7 +251,8 @@ def measure_method(method: str, case: Case, tiny: Case) -> tuple[MethodCost, boo
     Returns:
         Time and memory, and whether the peak could be reset before.
     """
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+    with _inherited(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"), pool:
         return pool.submit(run_method, method, case, tiny).result()
 
 
@@ -322,6 +325,20 @@ def _drawn(like: Tensor, rank: int, generator: torch.Generator) -> Factors:
 def _site_update(like: Tensor, common: Factors, rank: int, generator: torch.Generator) -> Factors:
     own = _drawn(like, rank, generator)
     return Factors(common.B[:, :rank] + own.B, common.A[:rank] + own.A)
+
+
+@contextmanager
+def _inherited(**variables: str) -> Iterator[None]:
+    """Set variables that a library reads when a child process loads it, and no other way."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _give_back_blocks() -> None:

@@ -44,13 +44,12 @@ def pack_parcel(update: Adapter, rest: Adapter, settings: Package, n_bytes: int,
         PackageError: not even one component fits the budget.
     """
     wanted = sum_adapters([(1.0, update), (1.0, rest)])
+    capped = truncate_adapter(wanted, rank_max)[0]
     if settings.energy is not None:
-        kept = keep_energy(wanted, settings.energy)
+        capped = keep_energy(capped, settings.energy, settings.dtype)
     elif n_bytes:
-        kept = fit_to_bytes(wanted, n_bytes, settings.dtype)
-    else:
-        kept = truncate_adapter(wanted, rank_max)[0]
-    data = pack_adapter(kept, settings.dtype)
+        capped = fit_to_bytes(capped, n_bytes, settings.dtype)
+    data = pack_adapter(capped, settings.dtype)
     decoded = unpack_adapter(data)
     stays = left_behind(wanted, decoded, rank_max) if settings.feedback else {}
     return Parcel(data, decoded, stays, energy_kept(wanted, decoded))

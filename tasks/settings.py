@@ -79,7 +79,9 @@ class Lora(_Section):
 
     rank_max: int = Field(ge=1, le=256, description="rank of the site with most training slices")
     rank_min: int = Field(ge=1, le=256, description="rank of the smallest sites")
-    rank_rule: Literal["sqrt", "linear", "constant"] = Field(description="how rank follows a site's share")
+    rank_rule: Literal["sqrt", "linear", "constant", "auto"] = Field(
+        description="how rank follows a site's share; auto: rank_max, the package keeps what is needed"
+    )
     scaling: float = Field(gt=0, le=64, description="alpha / r")
     wide_from: int = Field(ge=0, description="weights from which a layer gets LoRA instead of a whole delta")
     trained_levels: int = Field(ge=1, le=6, description="levels, from the top, that are trained")
@@ -122,7 +124,9 @@ class Merge(_Section):
     )
     form: Literal["paper", "renormalised"] = Field(description="whether penalties shorten the step")
     volume: Literal["linear", "sqrt", "uniform"] = Field(description="volume weight of n_c training slices")
-    rank_max: int = Field(ge=1, le=512, description="rank budget of the global adapter, per layer")
+    rank_max: int = Field(
+        ge=1, le=512, description="largest rank of a package or of what is carried over, per layer"
+    )
     clip: float = Field(gt=0, description="× median update norm")
     late_discount: float = Field(ge=0, le=1, description="volume factor of an update that comes a round late")
 

@@ -15,15 +15,13 @@ from model.factors import Adapter, Factors, adapter_norm, fold, sum_adapters
 from model.merge import (
     Form,
     Volume,
-    advance,
     clip_factors,
-    left_over,
     merge_shares,
     merge_step,
     update_norms,
     volume_weights,
 )
-from model.package import pack_adapter, unpack_adapter
+from model.package import pack_adapter
 
 few = settings(deadline=None, max_examples=25)
 SHAPES = {"conv": (6, 9), "head": (4, 12), "bias": (4, 1)}
@@ -174,62 +172,3 @@ def test_a_tenfold_update_moves_the_merge_at_most_as_far_as_clipping_allows() ->
 def test_update_norms_are_those_of_the_dense_updates() -> None:
     update = _adapter(3)
     assert update_norms({"a": update})["a"] == pytest.approx(_distance(update, {}), rel=1e-12)
-
-
-@few
-@given(seed=st.integers(0, 10**6), fraction=st.sampled_from([1.0, 0.5, 0.25]), rank=st.integers(1, 6))
-def test_what_is_published_and_what_is_left_over_make_the_exact_sum(
-    seed: int, fraction: float, rank: int
-) -> None:
-    published, carry, step = _adapter(seed, 3), _adapter(seed + 1, 1), _adapter(seed + 2, 4)
-    advanced, lost = advance(published, carry, step, fraction, rank)
-    rest = left_over(published, carry, step, fraction, advanced, rank=100)
-    exact = sum_adapters([(1.0, published), (1.0, carry), (fraction, step)])
-    assert _distance(sum_adapters([(1.0, advanced), (1.0, rest)]), exact) < 1e-9
-    assert lost == pytest.approx((adapter_norm(rest) / adapter_norm(exact)) ** 2, abs=1e-9)
-    assert all(f.rank <= rank for f in advanced.values())
-
-
-def test_the_first_round_publishes_its_step() -> None:
-    step = _adapter(5)
-    advanced, lost = advance({}, {}, step, 1.0, 64)
-    assert lost == pytest.approx(0.0, abs=1e-15)
-    assert _distance(advanced, step) < 1e-12
-
-
-def _five_rounds(keep_carry: bool) -> tuple[float, float]:
-    """Error of (published + carry), and of published alone, against the running sum; budget 2, int8."""
-    published: Adapter = {}
-    carry: Adapter = {}
-    exact: Adapter = {}
-    for number in range(5):
-        step = {name: Factors(0.3 * f.B, f.A) for name, f in _adapter(number).items()}
-        exact = sum_adapters([(1.0, exact), (1.0, step)])
-        wanted, _ = advance(published, carry, step, 1.0, 2)
-        received = unpack_adapter(pack_adapter(wanted, "int8"))
-        rest = left_over(published, carry, step, 1.0, received, 100)
-        carry = unpack_adapter(pack_adapter(rest, "fp32")) if keep_carry else {}
-        published = received
-    return _distance(sum_adapters([(1.0, published), (1.0, carry)]), exact), _distance(published, exact)
-
-
-def test_the_carry_keeps_over_rounds_what_rank_and_int8_cut() -> None:
-    whole, seen = _five_rounds(keep_carry=True)
-    _, without = _five_rounds(keep_carry=False)
-    assert whole < 1e-4
-    assert seen < without
-
-
-def test_with_room_in_the_budget_the_published_model_follows_the_sum_to_one_quantisation() -> None:
-    published: Adapter = {}
-    carry: Adapter = {}
-    exact: Adapter = {}
-    errors = []
-    for number in range(8):
-        step = _adapter(number)
-        exact = sum_adapters([(1.0, exact), (1.0, step)])
-        received = unpack_adapter(pack_adapter(advance(published, carry, step, 1.0, 64)[0], "int8"))
-        carry = left_over(published, carry, step, 1.0, received, 64)
-        published = received
-        errors.append(_distance(published, exact) / adapter_norm(exact))
-    assert max(errors) < 0.01  # rounding never adds up: each round corrects the one before

@@ -235,6 +235,7 @@ def _publish(trial: Trial, memory: _Memory, step: Adapter) -> int:
         )
         if fraction == 0.0 or gains[len(gains) // 2] >= -params.judge.tolerance:
             break
-    memory.carry = {name: Factors(fraction * f.B, f.A) for name, f in parcel.rest.items()}
+    if fraction > 0:
+        memory.carry = {name: Factors(fraction * f.B, f.A) for name, f in parcel.rest.items()}
     memory.weights, memory.scores, memory.last_step = weights, scores, parcel.decoded
     return len(parcel.data)

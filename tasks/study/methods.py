@@ -89,12 +89,12 @@ CHOICES: dict[str, Method] = {
     "int4-16k-no-feedback": _by_step(
         "average", "package.dtype=int4", "package.upload_bytes=16000", "package.feedback=false"
     ),
-    "int4-16k-equal-ranks": _by_step(
-        "average", "package.dtype=int4", "package.upload_bytes=16000", "lora.rank_rule=constant"
+    "int4-16k-rank-auto": _by_step(
+        "average", "package.dtype=int4", "package.upload_bytes=16000", "lora.rank_rule=auto"
     ),
     "shared-a-16k": _by_step("average", "package.dtype=int4", "package.upload_bytes=16000", shared_down=True),
     "rank-auto-energy-0.9": _by_step(
-        "average", "package.dtype=int4", "lora.rank_rule=constant", "package.energy=0.9"
+        "average", "package.dtype=int4", "lora.rank_rule=auto", "package.energy=0.9"
     ),
     "all-levels": _by_step("average", "lora.trained_levels=5"),
 }
