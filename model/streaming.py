@@ -26,6 +26,7 @@ BAND_BYTES = 1_500_000
 """Size of the piece of the dense sum that is held at a time, float64."""
 
 _COLUMNS = 128
+_FEW = 16
 _ROUNDING = 1e-8
 """Of the largest singular value: what lies below is rounding, for a Gram matrix squares what it measures."""
 
@@ -78,8 +79,8 @@ def merge_sources(sources: Sequence[tuple[float, Source]], rank: int) -> Iterato
 def merge_layer(parts: Iterable[Part], rank: int, band_bytes: int = BAND_BYTES) -> tuple[Factors, float]:
     """Best rank-``rank`` factors of ``Σ_k c_k B_k A_k``, the parts read one at a time.
 
-    While ``2 Σ r_k`` stays within the smaller side, stacking is cheaper and :func:`model.factors.truncate` does
-    the work. Beyond it the sum ``D (n, m)``, n ≤ m, is formed in bands of columns for its Gram matrix
+    While ``16 Σ r_k`` stays within the smaller side, stacking is cheaper in time and memory, and
+    :func:`model.factors.truncate` does the work. Beyond it the sum ``D (n, m)``, n ≤ m, is formed in bands of columns for its Gram matrix
     ``G = D Dᵀ``; the leading eigenvectors U of G are D's left singular vectors, and ``Uᵀ D`` is the other factor.
 
     Args:
@@ -190,7 +191,7 @@ class _Layer:
 
 
 def _first_parts(walk: Iterator[Part], keep: bool) -> tuple[list[Part], bool]:
-    """Read parts until their ranks add up to more than half the smaller side; were they all?
+    """Read parts until their ranks add up to more than a sixteenth of the smaller side; were they all?
 
     All that were read are returned, or the last one where they need not be kept.
     """
@@ -199,7 +200,7 @@ def _first_parts(walk: Iterator[Part], keep: bool) -> tuple[list[Part], bool]:
     for part in walk:
         read = [*read, part] if keep else [part]
         ranks += part[1].rank
-        if 2 * ranks > min(part[1].B.shape[0], part[1].A.shape[1]):
+        if _FEW * ranks > min(part[1].B.shape[0], part[1].A.shape[1]):
             return read, False
     return read, True
 

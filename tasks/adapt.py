@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from model.batches import steps_per_epoch
-from model.factors import fold
+from model.factors import Factors, fold
 from model.lora import read_adapter
 from model.package import pack_adapter, unpack_adapter
 from model.scoring import segment
@@ -19,6 +19,8 @@ from tasks.evaluate import evaluate_site
 from tasks.events import log_event
 from tasks.files import write_atomic
 from tasks.ledger import close_key, evaluation_key, get_record, plan_key, put_record
+from tasks.personal import keep_helpful
+from tasks.rate import ScorePanel
 from tasks.records import Architecture, Close, Evaluation, Plan, Summary, model_sha256
 from tasks.slices import load_slices
 from tasks.train import lora_spec, train_lora
@@ -30,7 +32,9 @@ FEWEST_FOR_SPREAD = 6
 
 
 def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
-    """Train on the site's own cases from the closed model; the personal adapter stays in the site's folder.
+    """Train on the site's own cases from the closed model, and keep as much of it as validation likes.
+
+    The personal adapter stays in the site's folder.
 
     Args:
         ws: the run.
@@ -54,7 +58,10 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
         log_event(home, "adapt", number, "reused")
         return found
     start = model_weights(ws.store, plan.base, close.steps, home)
-    data, steps = _adapt(ws, plan, site, start, f"adapt/{number}/{model}")
+    trained, steps = _adapt(ws, plan, site, start, f"adapt/{number}/{model}")
+    panel = ScorePanel(ws, plan, site)
+    kept, fraction = keep_helpful(start, trained, lambda weights: float(panel.dice(weights).nanmean()))
+    data = pack_adapter(kept, "fp32")  # it does not travel
     write_atomic(personal, data)
     architecture = plan.base.architecture
     before = evaluate_site(predictor(architecture, start), ws.data_home(site), "validation", surfaces=False)
@@ -65,6 +72,7 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
         site=site,
         model_sha256=model,
         steps=steps,
+        kept=fraction,
         before=structure_summaries(before),
         after=structure_summaries(after),
     )
@@ -102,7 +110,7 @@ def structure_summaries(cases: pd.DataFrame) -> dict[str, Summary]:
 
 def _adapt(
     ws: Workspace, plan: Plan, site: str, start: dict[str, Tensor], identity: str
-) -> tuple[bytes, int]:
+) -> tuple[dict[str, Factors], int]:
     home = ws.site_home(site)
     slices = load_slices(ws.data_home(site), "train")
     params = plan.params
@@ -113,7 +121,7 @@ def _adapt(
         net, slices, spec, params, steps, derive_seed(params.seed, site, plan.round, "adapt")
     )
     run_training(training, home / "adapting.safetensors", identity)
-    return pack_adapter(read_adapter(net, start, spec), "fp32"), steps  # it does not travel
+    return read_adapter(net, start, spec), steps
 
 
 def _or_none(value: float) -> float | None:

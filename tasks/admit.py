@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from model.assign import assign_raters
 from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError
 from model.network import build_net
 from model.package import check_fit, unpack_adapter
+from model.seeds import derive_generator
 from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.ledger import (
@@ -38,8 +40,8 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         number: of an open round.
 
     Returns:
-        Admitted updates by blind name, quarantined ones with the reason, and missing sites; the earlier
-        record unless it was below the quorum and a site that it lacks has an update in the ledger now. A
+        Admitted updates by blind name, who rates which, quarantined ones with the reason, and missing sites; the
+        earlier record unless it was below the quorum and a site that it lacks has an update in the ledger now. A
         candidate that the store has lost since is republished.
 
     Raises:
@@ -70,6 +72,7 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         round=number,
         plan_sha256=plan_sha256,
         candidates=candidates,
+        assigned=assign_candidates(plan, plan_sha256, candidates),
         quarantined=tuple(quarantined),
         missing=tuple(missing),
     )
@@ -89,6 +92,30 @@ def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, 
         twins = sum(other == sha256 for known, other in sha256_by_site.items() if known < site)
         ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins}".encode()).hexdigest()[:16]
     return ids
+
+
+def assign_candidates(
+    plan: Plan, plan_sha256: str, candidates: Sequence[Candidate]
+) -> dict[str, tuple[str, ...]]:
+    """Who rates what, without a site's name.
+
+    A table by site would give everybody away, since the one candidate that a site never rates is its own. So the
+    raters, too, stand under the blind ids of their updates: a site knows its own and finds its row; the table says
+    no more than the list of candidates, from which anybody can draw it again.
+
+    Args:
+        plan: gives the seed and the number of raters per candidate.
+        plan_sha256: of the plan's bytes in the ledger.
+        candidates: all that were admitted.
+
+    Returns:
+        Blind id of a rater's own update → blind ids it rates, sorted. Each candidate has as many raters as every
+        other, but for those of equal bytes, which are not rated by each other's senders.
+    """
+    hashes = {c.id: c.sha256 for c in candidates}
+    generator = derive_generator(plan.params.seed, "raters", plan_sha256, *sorted(hashes))
+    drawn = assign_raters(sorted(hashes), plan.params.rating.raters, generator)
+    return {rater: tuple(c for c in rated if hashes[c] != hashes[rater]) for rater, rated in drawn.items()}
 
 
 def _improved(ws: Workspace, plan: Plan, found: Candidates) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from model.factors import fold
 from model.judge import FRACTIONS
 from model.package import unpack_adapter
+from model.scoring import paired_gain
 from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.ledger import get_record, merge_key, merged_key, plan_key, put_record, verdict_key
-from tasks.rate import ScorePanel, as_score, mean_or_none
-from tasks.records import MergeRecord, Plan, Verdict
+from tasks.rate import ScorePanel, mean_or_none, rounded
+from tasks.records import MergeRecord, Plan, Score, Verdict
 from tasks.weights import fetch, round_weights
 from tasks.workspace import Workspace
 
@@ -46,8 +49,14 @@ def judge_merged(ws: Workspace, number: int, site: str) -> Verdict:
         site=site,
         merged_sha256=merge.merged_sha256,
         baseline_dice=mean_or_none(before),
-        gains={str(f): as_score(before, panel.dice(fold(start, step, f))) for f in FRACTIONS},
+        gains={str(f): _score(before, panel.dice(fold(start, step, f))) for f in FRACTIONS},
     )
     put_record(ws.store, verdict_key(site, number), verdict)
     log_event(home, "judge", number, "done")
     return verdict
+
+
+def _score(before: Tensor, after: Tensor) -> Score:
+    """Paired gain over slices; what is undefined becomes None."""
+    gain, error, n = paired_gain(before, after)
+    return Score(gain=rounded(gain), standard_error=rounded(error), slices=n)

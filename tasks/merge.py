@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
 
 from model.errors import RoundError
 from model.factors import Adapter, Factors, adapter_norm, sum_adapters
-from model.merge import clip_factors, merge_shares, merge_step, update_norms, volume_weights
+from model.merge import clip_factors, update_norms, volume_weights
 from model.package import pack_adapter, unpack_adapter
-from model.rating import MEAN, Finding, Findings, RatedWeight, rated_weights
+from model.rating import Finding, Findings, rated_weights
 from tasks.admit import blind_ids
 from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.files import sha256_bytes
+from tasks.leave_out import Ingredients
 from tasks.ledger import (
     candidate_key,
     candidates_key,
@@ -31,6 +31,7 @@ from tasks.ledger import (
 )
 from tasks.packing import Parcel, pack_parcel
 from tasks.rating_rule import rating_rule
+from tasks.receipts import Judgement, Sender, write_receipts
 from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Update
 from tasks.workspace import Workspace
 
@@ -69,8 +70,8 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     admitted = _admitted(ws, plan, candidates)
     _require_updates(plan, candidates, len(admitted))
     if plan.params.merge.mode != "average":
-        require_quorum(plan, ratings, "rated the updates")
-    merged = _merge(plan, admitted, ratings)
+        require_quorum(plan, ratings.keys() & admitted.keys(), "rated the updates")
+    merged = _merge(plan, admitted, _findings(candidates, admitted, ratings))
     package = plan.params.package
     carry = read_carry(ws, plan)
     parcel = pack_parcel(merged.step, carry, package, package.download_bytes, plan.params.merge.rank_max)
@@ -213,91 +214,44 @@ def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _A
     }
 
 
-def _merge(plan: Plan, admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> _Merged:
-    settings = plan.params.merge
-    findings = _findings(admitted, ratings)
-    rated = rated_weights(findings, rating_rule(plan.params.rating))
-    updates = {site: a.adapter for site, a in admitted.items()}
-    volumes = volume_weights({site: a.train_slices for site, a in admitted.items()}, settings.volume)
-    norms = update_norms(updates)
-    clips = clip_factors(norms, settings.clip)
-    plain = dict.fromkeys(updates, 1.0)
+def _merge(plan: Plan, admitted: dict[str, _Admitted], findings: dict[str, dict[str, Findings]]) -> _Merged:
+    settings, rule = plan.params.merge, rating_rule(plan.params.rating)
+    rated = rated_weights(findings, rule)
     by_rating = {site: r.weight for site, r in rated.items()}
-    used = by_rating if settings.mode == "rated" else plain
-    shares = merge_shares(used, volumes, settings.form)
-    step = merge_step(updates, {site: shares[site] * clips[site] for site in updates})
-    receipts = tuple(
-        _receipt(
-            admitted[site], findings[site], rated[site], used[site], shares[site], norms[site], clips[site]
-        )
-        for site in sorted(updates)
+    updates = {site: a.adapter for site, a in admitted.items()}
+    norms = update_norms(updates)
+    used = Ingredients(
+        updates=updates,
+        weights=by_rating if settings.mode == "rated" else dict.fromkeys(updates, 1.0),
+        volumes=volume_weights({site: a.train_slices for site, a in admitted.items()}, settings.volume),
+        clips=clip_factors(norms, settings.clip),
+        form=settings.form,
     )
+    step = used.step()
+    senders = {site: Sender(a.update, a.train_slices, a.candidate.n_bytes) for site, a in admitted.items()}
+    judged = {site: Judgement(findings[site], rated[site], norms[site]) for site in admitted}
+    receipts = write_receipts(senders, judged, used, rule, settings.mode)
     if settings.mode != "shadow":
         return _Merged(step, receipts, None)
-    other = merge_shares(by_rating, volumes, settings.form)
-    shadow = merge_step(updates, {site: other[site] * clips[site] for site in updates})
-    return _Merged(step, receipts, _distance(shadow, step))
+    return _Merged(step, receipts, _distance(replace(used, weights=by_rating).step(), step))
 
 
-def _findings(admitted: dict[str, _Admitted], ratings: dict[str, Ratings]) -> dict[str, dict[str, Findings]]:
-    """Candidate site → rater site → what that rater found, of all structures together."""
-    table: dict[str, dict[str, Findings]] = {}
-    for site, a in admitted.items():
-        scores = {rater: r.scores.get(a.candidate.id) for rater, r in ratings.items() if rater != site}
-        table[site] = {
-            rater: {MEAN: Finding(s.gain, s.standard_error or 0.0)}
-            for rater, s in scores.items()
-            if s is not None and s.gain is not None
-        }
+def _findings(
+    candidates: Candidates, admitted: dict[str, _Admitted], ratings: dict[str, Ratings]
+) -> dict[str, dict[str, Findings]]:
+    """Candidate site → rater site → what it found; what a site says without having been asked is not heard."""
+    table: dict[str, dict[str, Findings]] = {site: {} for site in admitted}
+    for rater in sorted(ratings.keys() & admitted.keys()):
+        asked = set(candidates.assigned.get(admitted[rater].candidate.id, ()))
+        for site, a in admitted.items():
+            said = ratings[rater].scores.get(a.candidate.id) if a.candidate.id in asked else None
+            if site != rater and said is not None and said.aspects:
+                table[site][rater] = {
+                    aspect: Finding(e.gain, e.standard_error) for aspect, e in said.aspects.items()
+                }
     return table
 
 
 def _distance(shadow: Adapter, step: Adapter) -> float:
     size = adapter_norm(step)
     return round(adapter_norm(sum_adapters([(1.0, shadow), (-1.0, step)])) / size, 6) if size > 0 else 0.0
-
-
-def _receipt(
-    admitted: _Admitted,
-    findings: dict[str, Findings],
-    rated: RatedWeight,
-    used: float,
-    share: float,
-    norm: float,
-    clip: float,
-) -> Receipt:
-    gains = {rater: found[MEAN].gain for rater, found in findings.items()}
-    return Receipt(
-        site=admitted.update.site,
-        train_slices=admitted.train_slices,
-        rank=admitted.update.rank,
-        gains=gains,
-        gain=median(gains.values()) if gains else None,
-        reference=rated.reference,
-        penalty=rated.penalty,
-        rated_weight=round(rated.weight, 6),
-        used_weight=round(used, 6),
-        share=round(share, 6),
-        norm=round(norm, 6),
-        clipped_to=round(clip, 6),
-        adapter_bytes=admitted.candidate.n_bytes,
-        reason=explain(rated, used, clip),
-    )
-
-
-def explain(rated: RatedWeight, used: float, clip: float) -> str:
-    """Why an update counted as it did, for an engineer to read."""
-    if rated.gain is None:
-        said = "Not rated by anyone, so nothing speaks against it."
-    elif rated.penalty == 0:
-        said = f"{rated.raters} sites rated it; the {rated.gain:+.3f} Dice that they concede cost nothing."
-    else:
-        said = (
-            f"{rated.raters} sites rated it; the {rated.gain:+.3f} Dice that they concede are {rated.penalty:.3f} "
-            f"below what the margin forgives, so its weight is {rated.weight:.2f}."
-        )
-        if used == 1.0:
-            said += " The merge mode does not apply it."
-    if clip < 1:
-        said += f" The update was longer than the others and was shortened to {clip:.0%}."
-    return said

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from torch import Tensor
 
 from model.factors import fold
 from model.network import ResidualUNet
 from model.package import unpack_adapter
-from model.scoring import choose_slices, paired_gain, segment, slice_dice
+from model.rating import measure_aspects
+from model.scoring import Panel, choose_slices
 from tasks.answers import find_answer
 from tasks.events import log_event
-from tasks.files import sha256_file
 from tasks.ledger import (
     candidate_key,
     candidates_key,
@@ -20,15 +21,16 @@ from tasks.ledger import (
     plan_key,
     put_record,
     ratings_key,
+    update_key,
 )
-from tasks.records import Candidates, Plan, Ratings, Score
+from tasks.records import Aspect, Candidate, Candidates, Estimate, Plan, Rating, Ratings, Update
 from tasks.slices import load_slices
 from tasks.weights import fetch, load_net, round_weights
 from tasks.workspace import Workspace
 
 
 def rate_candidates(ws: Workspace, number: int, site: str) -> Ratings:
-    """Score every candidate but the site's own on the site's validation slices.
+    """Score the candidates that are assigned to the site on its own validation slices.
 
     Args:
         ws: the run.
@@ -36,8 +38,8 @@ def rate_candidates(ws: Workspace, number: int, site: str) -> Ratings:
         site: the one that rates.
 
     Returns:
-        The Dice before, and the paired gain by blind name; the earlier record when the site has rated the
-        same candidates before.
+        The Dice before, and the gain in every aspect by blind name; without scores for a site that has no
+        admitted update. The earlier record when the site has rated the same candidates before.
 
     Raises:
         ObjectMissingError: admission has not ended.
@@ -51,28 +53,29 @@ def rate_candidates(ws: Workspace, number: int, site: str) -> Ratings:
     if found and found.candidates_sha256 == asked:
         log_event(home, "rate", number, "reused")
         return found
-    start = round_weights(ws.store, plan, home)
-    panel = ScorePanel(ws, plan, site)
-    before = panel.dice(start)
-    own = own_hash(ws, number, site)
-    scores = {}
-    for candidate in candidates.candidates:
-        if candidate.sha256 == own:
-            continue
-        data = fetch(
-            ws.store,
-            candidate_key(candidate.id, number),
-            candidate.sha256,
-            home,
-            plan.params.package.max_bytes,
-        )
-        scores[candidate.id] = as_score(before, panel.dice(fold(start, unpack_adapter(data))))
-    ratings = Ratings(
-        round=number, site=site, candidates_sha256=asked, baseline_dice=mean_or_none(before), scores=scores
-    )
+    baseline, scores = _rate(ws, plan, site, assigned_to(ws, candidates, site))
+    ratings = Ratings(round=number, site=site, candidates_sha256=asked, baseline_dice=baseline, scores=scores)
     put_record(ws.store, ratings_key(site, number), ratings)
     log_event(home, "rate", number, "done", candidates=len(scores))
     return ratings
+
+
+def assigned_to(ws: Workspace, candidates: Candidates, site: str) -> list[Candidate]:
+    """The candidates that a site rates.
+
+    Args:
+        ws: the run.
+        candidates: of the round, with the table of who rates what.
+        site: finds its row by the bytes it announced; of several sites with the same bytes each rates all their
+            rows, since none can tell which is its own.
+
+    Returns:
+        In the record's order; none for a site without an admitted update.
+    """
+    update = find_answer(ws.store, update_key(site, candidates.round), Update)
+    own = [c.id for c in candidates.candidates if update and c.sha256 == update.adapter_sha256]
+    mine = {blind for name in own for blind in candidates.assigned.get(name, ())}
+    return [c for c in candidates.candidates if c.id in mine]
 
 
 class ScorePanel:
@@ -87,35 +90,57 @@ class ScorePanel:
     def __init__(self, ws: Workspace, plan: Plan, site: str) -> None:
         slices = load_slices(ws.data_home(site), "validation")
         chosen = choose_slices(slices.phase, slices.patient, slices.z, plan.params.rating.slices)
-        self.images, self.masks = slices.images[chosen], slices.masks[chosen]
+        case = slices.patient[chosen] * 2 + slices.phase[chosen]
+        self.panel = Panel(slices.images[chosen], slices.masks[chosen], case)
         self.plan = plan
         self._net: ResidualUNet | None = None
 
-    def dice(self, weights: dict[str, Tensor]) -> Tensor:
-        """Mean foreground Dice per slice, ``(n,)``; NaN where a slice and its answer are empty."""
+    def scores(self, weights: dict[str, Tensor]) -> Tensor:
+        """Dice per slice and structure, ``(n, 3)``; NaN where a structure stands in neither mask."""
         if self._net is None:
             self._net = load_net(self.plan.base.architecture, weights)
         else:
             self._net.load_state_dict(weights)
-        return slice_dice(segment(self._net, self.images).argmax(1), self.masks)
+        return self.panel.scores(self._net)
 
-
-def as_score(before: Tensor, after: Tensor) -> Score:
-    """Paired gain as a record; what is undefined becomes None."""
-    gain, error, n = paired_gain(before, after)
-    return Score(gain=_rounded(gain), standard_error=_rounded(error), slices=n)
+    def dice(self, weights: dict[str, Tensor]) -> Tensor:
+        """Mean over the defined structures of every slice, ``(n,)``; NaN where there is none."""
+        return self.scores(weights).nanmean(1)
 
 
 def mean_or_none(scores: Tensor) -> float | None:
-    """Mean over the defined slices."""
-    return _rounded(float(scores.nanmean()))
+    """Mean over the defined slices, ``(n,)`` Dice."""
+    return rounded(float(scores.nanmean()))
 
 
-def own_hash(ws: Workspace, number: int, site: str) -> str | None:
-    """Hash of the update this site kept when it trained; None when it did not take part."""
-    kept = ws.site_home(site) / "updates" / f"{number:04d}.safetensors"
-    return sha256_file(kept) if kept.exists() else None
-
-
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Six decimals; None for NaN, which a record cannot hold."""
     return None if math.isnan(value) else round(value, 6)
+
+
+def _rate(
+    ws: Workspace, plan: Plan, site: str, assigned: list[Candidate]
+) -> tuple[float | None, dict[str, Rating]]:
+    """Dice before, and a rating by blind id."""
+    if not assigned:
+        return None, {}
+    home, limit = ws.site_home(site), plan.params.package.max_bytes
+    start = round_weights(ws.store, plan, home)
+    panel = ScorePanel(ws, plan, site)
+    before = panel.scores(start)
+    ratings = {}
+    for c in assigned:
+        data = fetch(ws.store, candidate_key(c.id, plan.round), c.sha256, home, limit)
+        after = panel.scores(fold(start, unpack_adapter(data)))
+        ratings[c.id] = _rating(before, after, panel.panel.case)
+    return mean_or_none(before.nanmean(1)), ratings
+
+
+def _rating(before: Tensor, after: Tensor, case: Tensor) -> Rating:
+    """Gains over cases as a record; an aspect that no slice defines is left out."""
+    aspects = {
+        cast(Aspect, name): Estimate(gain=round(f.gain, 6), standard_error=round(f.error, 6))
+        for name, f in measure_aspects(before, after, case).items()
+    }
+    defined = ~(before.isnan() & after.isnan()).all(1)
+    return Rating(aspects=aspects, cases=len(set(case[defined].tolist())))

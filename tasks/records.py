@@ -17,6 +17,9 @@ from tasks.settings import Params
 
 Sha256 = str
 Dice = Annotated[float, Field(ge=0, le=1)]
+Gain = Annotated[float, Field(ge=-1, le=1)]
+StandardError = Annotated[float, Field(ge=0, le=1)]
+Aspect = Literal["mean", "RV", "MYO", "LV"]
 Outcome = Literal["accepted", "stepped_back", "rejected", "failed"]
 
 
@@ -183,16 +186,25 @@ class Candidates(Record):
     round: int
     plan_sha256: Sha256
     candidates: tuple[Candidate, ...]
+    assigned: dict[str, tuple[str, ...]] = Field(
+        description="blind id of a rater's own update → those it rates: never its own, nor the same bytes"
+    )
     quarantined: tuple[Refusal, ...]
     missing: tuple[str, ...]
 
 
-class Score(Record):
+class Estimate(Record):
+    """Dice gained in one aspect: mean over the rater's cases, and the standard error of that mean."""
+
+    gain: Gain
+    standard_error: StandardError
+
+
+class Rating(Record):
     """One candidate on one rater's validation slices."""
 
-    gain: float | None = Field(ge=-1, le=1, description="Dice; None when no slice defines it")
-    standard_error: float | None = Field(ge=0, le=1)
-    slices: int
+    aspects: dict[Aspect, Estimate] = Field(description="one that no slice defines is left out")
+    cases: int = Field(ge=0, description="volumes behind the estimates")
 
 
 class Ratings(Record):
@@ -202,7 +214,23 @@ class Ratings(Record):
     site: str
     candidates_sha256: Sha256
     baseline_dice: Dice | None
-    scores: dict[str, Score] = Field(description="by blind id")
+    scores: dict[str, Rating] = Field(description="by blind id")
+
+
+class Seen(Record):
+    """What one rater saw of an update in one aspect, Dice gained."""
+
+    gain: Gain
+    low: Gain = Field(description="of the 95 % interval: gain − 1.96 standard errors over cases")
+    high: Gain
+
+
+class Without(Record):
+    """The step as it would have been without one update, the others' weights and clipping held."""
+
+    change: float | None = Field(ge=0, description="‖with − without‖ / ‖with‖; None for a step of zero")
+    cosine: float | None = Field(ge=-1, le=1, description="between both; None where one of them is zero")
+    shares: dict[str, float] = Field(description="of the other sites")
 
 
 class Receipt(Record):
@@ -211,16 +239,21 @@ class Receipt(Record):
     site: str
     train_slices: int
     rank: int
-    gains: dict[str, float] = Field(description="Dice gained, by rater")
-    gain: float | None = Field(description="median over raters; None when nobody rated")
-    reference: float
-    penalty: float
+    seen: dict[str, dict[Aspect, Seen]] = Field(description="by rater")
+    gain: float | None = Field(description="of the mean, median over raters; None when nobody rated")
+    conceded: dict[Aspect, float] = Field(description="Dice gain that nearly all raters concede")
+    aspect: Aspect = Field(description="that decided")
+    reference: float = Field(
+        description="conceded gain of this round's usual update in that aspect, at most 0"
+    )
+    penalty: float = Field(description="Dice lost beyond reference and margin in that aspect")
     rated_weight: float
     used_weight: float
     share: float
     norm: float
     clipped_to: float = Field(description="factor applied by norm clipping, 1 when none")
     adapter_bytes: int
+    without: Without | None = Field(description="None where no other update has weight")
     reason: str
 
 
@@ -240,6 +273,14 @@ class MergeRecord(Record):
     rest_sha256: Sha256 | None = Field(
         description="what stays behind of the whole step; None without feedback"
     )
+
+
+class Score(Record):
+    """A fraction of the merged step on one judge's validation slices."""
+
+    gain: Gain | None = Field(description="Dice; None when no slice defines it")
+    standard_error: StandardError | None
+    slices: int
 
 
 class Verdict(Record):
@@ -289,5 +330,6 @@ class Evaluation(Record):
     site: str
     model_sha256: Sha256 = Field(description="the model it was adapted from")
     steps: int
+    kept: float = Field(ge=0, le=1, description="fraction of the personal update that validation liked best")
     before: dict[str, Summary] = Field(description="closed global model, by structure")
     after: dict[str, Summary] = Field(description="personal model, by structure")

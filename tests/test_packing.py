@@ -6,7 +6,6 @@ from typing import Literal
 
 import pytest
 import torch
-from federation_files import tiny_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,16 +16,18 @@ from model.seeds import derive_generator
 from tasks.packing import Parcel, pack_parcel
 from tasks.settings import Package
 
-few = settings(deadline=None, max_examples=25)
+few = settings(deadline=None, max_examples=12)
 seeds = st.integers(0, 2**31 - 1)
-SIZES = {"down.weight": (12, 40), "up.weight": (20, 18), "up.bias": (5, 1)}
+SIZES = {"down.weight": (6, 14), "up.bias": (5, 1)}
 WHOLE = 64
 """No rank is cut."""
 
 
 def package(dtype: Dtype = "fp32", *, feedback: bool = True, energy: float | None = None) -> Package:
-    changes = {"dtype": dtype, "feedback": feedback, "energy": energy}
-    return tiny_params().package.model_copy(update=changes)
+    """The budgets in it are the callers' business: packing is told one."""
+    return Package(
+        dtype=dtype, feedback=feedback, energy=energy, upload_bytes=0, download_bytes=0, max_bytes=10_000
+    )
 
 
 def update(seed: int, rank: int = 4, scale: float = 1.0) -> dict[str, Factors]:
@@ -45,7 +46,7 @@ def distance(a: Adapter, b: Adapter) -> float:
 
 
 @few
-@given(seed=seeds, n_bytes=st.integers(700, 3000), dtype=st.sampled_from(["int4", "int8", "fp16", "fp32"]))
+@given(seed=seeds, n_bytes=st.integers(450, 1000), dtype=st.sampled_from(["int4", "int8", "fp16", "fp32"]))
 def test_a_parcel_is_within_its_budget_and_decodes_to_what_it_says(
     seed: int, n_bytes: int, dtype: Dtype
 ) -> None:
@@ -59,7 +60,7 @@ def test_a_parcel_is_within_its_budget_and_decodes_to_what_it_says(
 @few
 @given(seed=seeds)
 def test_a_larger_budget_keeps_no_less(seed: int) -> None:
-    kept = [pack_parcel(update(seed), {}, package(), n, WHOLE).kept for n in (900, 1800, 3600, 100_000)]
+    kept = [pack_parcel(update(seed), {}, package(), n, WHOLE).kept for n in (450, 500, 600, 100_000)]
     assert kept == sorted(kept)
     assert kept[-1] == pytest.approx(1.0)
 
@@ -77,21 +78,21 @@ def test_an_update_of_zero_can_be_sent(n_bytes: int) -> None:
 
 
 @few
-@given(seed=seeds, rounds=st.integers(1, 6), dtype=st.sampled_from(["int4", "int8", "fp32"]))
+@given(seed=seeds, rounds=st.integers(1, 4), dtype=st.sampled_from(["int4", "int8", "fp32"]))
 def test_feedback_telescopes_what_arrived_and_what_stays_is_all_that_was_trained(
     seed: int, rounds: int, dtype: Dtype
 ) -> None:
     rest: dict[str, Factors] = {}
     arrived: list[tuple[float, Adapter]] = []
     for number in range(rounds):
-        parcel = pack_parcel(update(seed + number), rest, package(dtype), 1000, WHOLE)
+        parcel = pack_parcel(update(seed + number), rest, package(dtype), 500, WHOLE)
         arrived, rest = [*arrived, (1.0, parcel.decoded)], parcel.rest
     trained = sum_adapters((1.0, update(seed + number)) for number in range(rounds))
     assert distance(sum_adapters([*arrived, (1.0, rest)]), trained) <= 1e-5 * adapter_norm(trained)
 
 
 def test_without_feedback_what_is_cut_is_lost() -> None:
-    parcel = pack_parcel(update(1), {}, package(feedback=False), 1000, WHOLE)
+    parcel = pack_parcel(update(1), {}, package(feedback=False), 450, WHOLE)
     assert parcel.rest == {}
     assert parcel.kept < 1
 

@@ -67,9 +67,9 @@ def test_the_merge_is_the_truncated_dense_sum(
     assert left == pytest.approx(expected, abs=1e-5 * float(D.norm()))
 
 
-@pytest.mark.parametrize(("out", "inner"), [(20, 50), (50, 20)])
+@pytest.mark.parametrize(("out", "inner"), [(160, 200), (200, 160)])
 def test_stacking_and_the_dense_way_agree(out: int, inner: int) -> None:
-    """Ranks add up to 10, half the smaller side: stacked. A part of rank 1 and coefficient 0 more: dense."""
+    """Ranks add up to 10, a sixteenth of the smaller side: stacked. A part of rank 1 and coefficient 0 more: dense."""
     few = _parts(5, out, inner, 2)
     nothing = [(0.0, Factors(torch.ones(out, 1), torch.ones(1, inner)))]
     stacked, stacked_cut = merge_layer(few, 4)

@@ -59,9 +59,16 @@ def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[T
     base = need_base(root / "base")
     weights = load((root / "base" / f"{base.sha256}.safetensors").read_bytes())
     data = "/".join(read_card(home / site).dataset_md5 for site in members)
-    text = f"{cell}/{params.model_dump_json()}/{scenario}/{base.sha256}/{data}/{cell_version()}"
+    text = f"{cell}/{_determining(params)}/{scenario}/{base.sha256}/{data}/{cell_version()}"
     seed = derive_seed(cell.train_seed, "study")
     return Trial(params, scenario, members, weights, seed), sha256_bytes(text.encode())
+
+
+def _determining(params: Params) -> str:
+    """The settings a cell's training depends on."""
+    study = params.study
+    sections = (params.network, params.training, params.lora, params.package, params.rating, params.merge)
+    return f"{sections}/{params.judge}/{params.federation.rounds}/{study.server}/{study.paper_strictness}"
 
 
 def read_models(folder: Path) -> dict[str, Weights]:

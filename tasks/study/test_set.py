@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from model.batches import steps_per_epoch
-from model.factors import fold
+from model.factors import factorise, fold
 from model.labels import N_CLASSES, STRUCTURES
 from model.scoring import segment
 from model.seeds import derive_seed
 from tasks.cases import read_cases
 from tasks.files import json_bytes, sha256_bytes, write_atomic
+from tasks.personal import keep_helpful
 from tasks.settings import Params
 from tasks.slices import Slices
 from tasks.study.cell import Cell, Weights
@@ -110,11 +112,17 @@ def _adapted(trial: Trial, weights: Weights, how: str) -> dict[str, Weights]:
         steps = params.adapt.epochs * steps_per_epoch(len(train.z), params.training.batch)
         seed = derive_seed(trial.seed, site, "adapt")
         if how == "full":
-            adapted[site] = train_weights(params, train, weights, steps, seed)
+            trained = train_weights(params, train, weights, steps, seed)
+            update = {name: factorise(W - weights[name], W.shape[0])[0] for name, W in trained.items()}
         else:
             update = train_adapter(params, train, weights, trial.spec(site), steps, seed)
-            adapted[site] = fold(weights, update)
+        kept, _ = keep_helpful(weights, update, partial(_mean_dice, trial, site))
+        adapted[site] = fold(weights, kept)
     return adapted
+
+
+def _mean_dice(trial: Trial, site: str, weights: Weights) -> float:
+    return float(trial.validate(weights, site).nanmean(1).nanmean())
 
 
 def _evaluate(
