@@ -44,12 +44,14 @@ def admitted(record: Candidates) -> str:
 
 def rated(ratings: Ratings) -> str:
     """How many candidates a site rated."""
-    return f"{ratings.site}: rated {len(ratings.scores)} candidates"
+    n = len(ratings.scores)
+    return f"{ratings.site}: rated {n} candidate{'s' * (n != 1)}"
 
 
 def merged(record: MergeRecord) -> str:
-    """Every site's share of the step, and the step's bytes."""
-    shares = ", ".join(f"{r.site} {r.share:.0%}" for r in record.receipts)
+    """Every site's share of the step, who lost weight by rating, and the step's bytes."""
+    lost = {r.site for r in record.receipts if r.penalty > 0 and r.used_weight < 1}
+    shares = ", ".join(f"{r.site} {r.share:.0%}{' (harm)' * (r.site in lost)}" for r in record.receipts)
     step = f"{record.merged_bytes / 1000:.0f} kB down with {1 - record.cut_energy:.0%} of its energy"
     return f"merged: {shares}; a step of {step}"
 

@@ -23,10 +23,10 @@ Part = tuple[float, Factors]
 """Coefficient c_k and one update's factors of the layer."""
 
 BAND_BYTES = 1_500_000
-"""Size of the piece of the dense sum that is held at a time, float64."""
+"""Size of the piece of the dense sum that is held at a time."""
 
-_COLUMNS = 128
-_FEW = 16
+_COLUMNS = 128  # of a band, in float64 at a time
+_FEW = 16  # smaller side ÷ sum of ranks, from which updates are few enough to be stacked
 _ROUNDING = 1e-8
 """Of the largest singular value: what lies below is rounding, for a Gram matrix squares what it measures."""
 
@@ -80,8 +80,9 @@ def merge_layer(parts: Iterable[Part], rank: int, band_bytes: int = BAND_BYTES) 
     """Best rank-``rank`` factors of ``Σ_k c_k B_k A_k``, the parts read one at a time.
 
     While ``16 Σ r_k`` stays within the smaller side, stacking is cheaper in time and memory, and
-    :func:`model.factors.truncate` does the work. Beyond it the sum ``D (n, m)``, n ≤ m, is formed in bands of columns for its Gram matrix
-    ``G = D Dᵀ``; the leading eigenvectors U of G are D's left singular vectors, and ``Uᵀ D`` is the other factor.
+    :func:`model.factors.truncate` does the work. Beyond it the sum ``D (n, m)``, n ≤ m, is formed in float32 bands
+    of columns, and from them the float64 Gram matrix ``G = D Dᵀ``. The leading eigenvectors U of G are D's left
+    singular vectors, and ``Uᵀ D`` is the other factor.
 
     Args:
         parts: ``(c_k, factors)`` of one layer. What can be iterated again, such as a list, is walked once per

@@ -256,5 +256,5 @@ def _signed(value: float) -> str:
 
 def _percent(value: float) -> str:
     if 0.0005 <= value < 0.01:
-        return "less than 1 %"
-    return f"{value:.0%}".replace("%", " %")
+        return "less than 1\u00a0%"
+    return f"{value:.0%}".replace("%", "\u00a0%")

@@ -40,10 +40,12 @@ from tasks.history import (
     validation_dice,
 )
 from tasks.overlays import RANKS
-from tasks.records import model_sha256
+from tasks.records import Aspect, MergeRecord, Receipt, Seen, model_sha256
 from tasks.summary import Interval, gain_table, read_cases, site_matrices
 
 TEMPLATES = Path(__file__).parent / "templates"
+COLUMNS = 6
+"""Raters that stand side by side; more are listed."""
 ARTIFACT_DPI = 80
 """Prefect keeps the picture in its database, so it is small."""
 
@@ -105,19 +107,9 @@ def round_markdown(history: Sequence[RoundHistory]) -> str:
     merged = [(entry.number, entry.merge) for entry in history if entry.merge]
     if merged:
         number_, merge = merged[-1]
-        receipts = [
-            [
-                r.site,
-                signed(r.gain),
-                number(r.used_weight, 2),
-                f"{r.share:.1%}",
-                size(r.adapter_bytes),
-                r.reason,
-            ]
-            for r in merge.receipts
-        ]
-        heads = ["site", "gain, Dice", "weight", "share", "sent", "why"]
-        parts += [f"## Weights in round {number_}", _markdown_table(heads, receipts)]
+        parts += [f"## Receipts of round {number_}", _receipt_table(merge)]
+        if raters_of(merge):
+            parts += ["## What the raters saw, Dice gained with its 95 % interval", _seen_table(merge)]
     if history:
         parts += [
             "## Learning curves",
@@ -142,6 +134,47 @@ def result_table(cases: pd.DataFrame | None, history: Sequence[RoundHistory]) ->
     return table
 
 
+def raters_of(merge: MergeRecord) -> list[str]:
+    """Sites whose ratings the receipts hold, by name."""
+    return sorted({rater for receipt in merge.receipts for rater in receipt.seen})
+
+
+def shown_aspects(receipt: Receipt) -> list[Aspect]:
+    """The mean, and the structure that decided where one cost weight."""
+    decided = receipt.penalty > 0 and receipt.aspect != "mean"
+    return ["mean", receipt.aspect] if decided else ["mean"]
+
+
+def seen_words(seen: Seen) -> str:
+    """Such as ``+0.021 [+0.005, +0.037]``."""
+    return f"{signed(seen.gain)} [{signed(seen.low)}, {signed(seen.high)}]"
+
+
+def _receipt_table(merge: MergeRecord) -> str:
+    rows = []
+    for r in merge.receipts:
+        change = r.without.change if r.without else None
+        differs = "n/a" if change is None else f"{change:.1%}"
+        sent = [f"{r.share:.1%}", differs, size(r.adapter_bytes)]
+        rows.append([r.site, number(r.used_weight, 2), *sent, r.reason])
+    return _markdown_table(["site", "weight", "share", "step without it differs by", "sent", "why"], rows)
+
+
+def _seen_table(merge: MergeRecord) -> str:
+    raters = raters_of(merge)
+    if len(raters) > COLUMNS:
+        seen = [[r.site, ", ".join(f"{s}: {_seen_cell(r, s)}" for s in r.seen)] for r in merge.receipts]
+        return _markdown_table(["update of", "seen by"], seen)
+    rows = [[r.site, *(_seen_cell(r, rater) for rater in raters)] for r in merge.receipts]
+    return _markdown_table(["update of", *(f"seen by {rater}" for rater in raters)], rows)
+
+
+def _seen_cell(receipt: Receipt, rater: str) -> str:
+    found = receipt.seen.get(rater, {})
+    shown = [(aspect, found[aspect]) for aspect in shown_aspects(receipt) if aspect in found]
+    return "; ".join(seen_words(s) if a == "mean" else f"{a} {seen_words(s)}" for a, s in shown) or "–"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -152,6 +185,9 @@ def _environment() -> Environment:
     )
     filters = {"dice": dice, "signed": signed, "number": number, "size": size, "day": _day}
     environment.filters.update(filters)
+    environment.globals.update(
+        columns=COLUMNS, raters_of=raters_of, shown_aspects=shown_aspects, seen_words=seen_words
+    )
     return environment
 
 
@@ -162,6 +198,7 @@ def _of_rounds(history: Sequence[RoundHistory]) -> dict[str, Any]:
         "history": history,
         "sites": sites_of(history),
         "last": _last(history),
+        "merged_last": next((entry for entry in reversed(history) if entry.merge), None),
         "statuses": {entry.number: round_status(entry) for entry in history},
         "traffic": traffic(history),
         "full_bytes": full_bytes(history),

@@ -6,23 +6,31 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import torch
 from pydantic import BaseModel
 
+from model.factors import Factors
+from model.merge import clip_factors, update_norms
+from model.rating import Finding, rated_weights
 from tasks.cases import SiteCard
 from tasks.files import json_bytes, write_atomic
 from tasks.findings import MODEL_WORDS
+from tasks.leave_out import Ingredients
+from tasks.rating_rule import rating_rule
+from tasks.receipts import Judgement, Sender, write_receipts
 from tasks.records import (
     Architecture,
     Base,
     Candidate,
     Candidates,
     Close,
+    Estimate,
     Evaluation,
     Member,
     MergeRecord,
     Plan,
+    Rating,
     Ratings,
     Receipt,
     Refusal,
@@ -144,10 +152,12 @@ def update(number: int, site: str, slices: int) -> Update:
 
 def candidates(number: int, present: list[str], absent: str) -> Candidates:
     listed = tuple(Candidate(id=blind(number, s), sha256=sha(s), n_bytes=ADAPTER_BYTES) for s in present)
+    ids = [c.id for c in listed]
     return Candidates(
         round=number,
         plan_sha256=sha(f"plan {number}"),
         candidates=listed,
+        assigned={own: tuple(sorted(c for c in ids if c != own)) for own in ids},
         quarantined=(Refusal(site=absent, reason="adapter has rank 48, the plan allows 16"),)
         if absent
         else (),
@@ -160,13 +170,30 @@ def blind(number: int, site: str) -> str:
 
 
 def gain(number: int, rater: str, site: str) -> float:
-    harm = -0.09 if site == "hillcrest" and number == 3 else 0.0
-    return 0.04 / number + 0.01 * wobble(number, rater, site) + harm
+    return 0.04 / number + 0.01 * wobble(number, rater, site) + (-0.1 if harmful(number, site) else 0.0)
+
+
+def harmful(number: int, site: str) -> bool:
+    return (number, site) == (3, "hillcrest")
+
+
+def found(number: int, rater: str, site: str) -> dict[str, Finding]:
+    """What a rater measured; what harms, harms the left ventricle most."""
+    mean = gain(number, rater, site)
+    apart = {"mean": 0.0, "RV": 0.01, "MYO": 0.005, "LV": -0.2 if harmful(number, site) else -0.015}
+    errors = {aspect: 0.008 + 0.004 * wobble(rater, aspect) for aspect in apart}
+    return {aspect: Finding(mean + more, errors[aspect]) for aspect, more in apart.items()}
 
 
 def ratings(number: int, rater: str, present: list[str]) -> Ratings:
     scores = {
-        blind(number, site): Score(gain=gain(number, rater, site), standard_error=0.008, slices=24)
+        blind(number, site): Rating(
+            aspects={
+                aspect: Estimate(gain=f.gain, standard_error=f.error)
+                for aspect, f in found(number, rater, site).items()
+            },
+            cases=4,
+        )
         for site in present
         if site != rater
     }
@@ -183,30 +210,28 @@ def baseline(number: int, site: str) -> float:
     return 0.66 + 0.04 * wobble(site) + 0.15 * (1 - 0.6 ** (number - 1))
 
 
-def receipt(number: int, site: str, sites: dict[str, int]) -> Receipt:
-    gains = {rater: gain(number, rater, site) for rater in sites if rater != site}
-    typical = float(np.median(list(gains.values())))
-    penalty = max(0.0, -0.01 - typical)
-    weight = float(np.exp(-20 * penalty))
-    said = (
-        f"{len(gains)} sites rated it; the median gain is {typical:+.3f} Dice, so its weight is {weight:.2f}."
+def receipts(number: int, sites: dict[str, int]) -> tuple[Receipt, ...]:
+    """As the merge would write them, for updates of one small layer."""
+    rule = rating_rule(PARAMS.rating)
+    findings = {c: {s: found(number, s, c) for s in sites if s != c} for c in sites}
+    rated = rated_weights(findings, rule)
+    updates = {c: drawn_update(number, c) for c in sites}
+    norms = update_norms(updates)
+    used = Ingredients(
+        updates=updates,
+        weights={c: r.weight for c, r in rated.items()},
+        volumes={c: float(n) for c, n in sites.items()},
+        clips=clip_factors(norms, PARAMS.merge.clip),
+        form="renormalised",
     )
-    return Receipt(
-        site=site,
-        train_slices=sites[site],
-        rank=16,
-        gains=gains,
-        gain=typical,
-        reference=0.0,
-        penalty=penalty,
-        rated_weight=weight,
-        used_weight=weight,
-        share=weight * sites[site] / sum(sites.values()),
-        norm=1.0,
-        clipped_to=1.0,
-        adapter_bytes=ADAPTER_BYTES,
-        reason=said,
-    )
+    senders = {c: Sender(update(number, c, n), n, ADAPTER_BYTES) for c, n in sites.items()}
+    judged = {c: Judgement(findings[c], rated[c], norms[c]) for c in sites}
+    return write_receipts(senders, judged, used, rule, "rated")
+
+
+def drawn_update(number: int, site: str) -> dict[str, Factors]:
+    B = torch.tensor([[wobble(number, site, i)] for i in range(5)])
+    return {"down.0.weight": Factors(B, torch.ones(1, 4))}
 
 
 def merge(number: int, sites: dict[str, int]) -> MergeRecord:
@@ -215,7 +240,7 @@ def merge(number: int, sites: dict[str, int]) -> MergeRecord:
         candidates_sha256=sha("candidates"),
         ratings_sha256={site: sha(site) for site in sites},
         mode="rated",
-        receipts=tuple(receipt(number, site, sites) for site in sorted(sites)),
+        receipts=receipts(number, sites),
         shadow_distance=None,
         step_norm=1.4,
         merged_sha256=sha(f"merged {number}"),
@@ -264,7 +289,13 @@ def evaluation(number: int, site: str) -> Evaluation:
 
     model = model_sha256(BASE, chain(number))
     return Evaluation(
-        round=number, site=site, model_sha256=model, steps=18, before=side(0.0), after=side(0.015)
+        round=number,
+        site=site,
+        model_sha256=model,
+        steps=18,
+        kept=1.0,
+        before=side(0.0),
+        after=side(0.015),
     )
 
 

@@ -12,13 +12,15 @@ import torch
 from federation_files import SITES, delete, found, new_run, replace_update, trained, use_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_files import PARAMS, plan
 from safetensors.torch import save
 
 from infra.s3_server import S3Server
 from model.errors import StoreDeniedError, StoreUnreachableError
 from model.factors import Factors
 from model.package import pack_adapter, unpack_adapter
-from tasks.admit import REASON_LETTERS, admit_updates, blind_ids
+from tasks.admit import REASON_LETTERS, admit_updates, assign_candidates, blind_ids
+from tasks.files import sha256_bytes
 from tasks.ledger import (
     adapter_key,
     candidate_key,
@@ -29,8 +31,8 @@ from tasks.ledger import (
     update_key,
 )
 from tasks.merge import merge_updates
-from tasks.rate import rate_candidates
-from tasks.records import Architecture, Candidates, Plan, Update
+from tasks.rate import assigned_to, rate_candidates
+from tasks.records import Architecture, Candidate, Candidates, Plan, Update
 from tasks.store import Store
 from tasks.workspace import Workspace
 
@@ -288,6 +290,54 @@ def test_candidates_do_not_tell_whose_they_are(round_1: Trained) -> None:
         site: get_record(round_1.ws.store, update_key(site, 1), Update).adapter_sha256 for site in SITES
     }
     assert set(blind_ids(record.plan_sha256, hashes).values()) == set(ids)
+
+
+def candidates(*sha256s: str) -> tuple[Candidate, ...]:
+    """Admitted updates named a, b, c and so on."""
+    return tuple(Candidate(id=chr(97 + i), sha256=sha, n_bytes=1) for i, sha in enumerate(sha256s))
+
+
+def assign(
+    admitted: tuple[Candidate, ...], raters: int, plan_sha256: str = "1"
+) -> dict[str, tuple[str, ...]]:
+    rating = PARAMS.rating.model_copy(update={"raters": raters})
+    opened = plan(1, {}).model_copy(update={"params": PARAMS.model_copy(update={"rating": rating})})
+    return assign_candidates(opened, plan_sha256, admitted)
+
+
+@pytest.mark.parametrize(
+    ("sites", "raters", "each"), [(1, 6, 0), (2, 6, 1), (5, 6, 4), (9, 6, 6), (20, 3, 3)]
+)
+def test_every_update_has_as_many_raters_as_every_other_and_never_its_sender(
+    sites: int, raters: int, each: int
+) -> None:
+    assigned = assign(candidates(*map(str, range(sites))), raters)
+    assert all(rater not in rated and len(rated) == each for rater, rated in assigned.items())
+    asked = [blind for rated in assigned.values() for blind in rated]
+    assert all(asked.count(blind) == each for blind in assigned)
+
+
+def test_who_rates_whom_follows_from_plan_and_list_alone() -> None:
+    admitted = candidates(*map(str, range(12)))
+    assert assign(admitted, 2) == assign(tuple(reversed(admitted)), 2)
+    assert assign(admitted, 2) != assign(admitted, 2, plan_sha256="2")
+
+
+def test_senders_of_the_same_bytes_do_not_rate_each_other() -> None:
+    assigned = assign(candidates("x", "x", "y"), 6)
+    assert assigned == {"a": ("c",), "b": ("c",), "c": ("a", "b")}
+
+
+def test_a_site_that_copies_another_rates_what_it_is_assigned_and_not_the_copy(round_1: Trained) -> None:
+    ws = round_1.ws
+    replace_update(ws, FAULTY, ws.store.get(adapter_key("hillcrest", 1)))
+    record = admit_updates(ws, 1)
+    twins = {
+        c.id for c in record.candidates if c.sha256 == sha256_bytes(ws.store.get(adapter_key("hillcrest", 1)))
+    }
+    assert len(twins) == 2
+    assert {c.id for c in assigned_to(ws, record, FAULTY)} == {c.id for c in record.candidates} - twins
+    assert {c.id for c in assigned_to(ws, record, "st-anna")} == twins
 
 
 sha256s = st.text("0123456789abcdef", min_size=64, max_size=64)

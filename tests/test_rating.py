@@ -55,8 +55,18 @@ def test_weights_by_hand() -> None:
     rated = rated_weights(
         honest_round()
         | {
-            "b": {"a": saw(-0.04), "c": saw(-0.06), "d": saw(-0.08), "e": saw(-0.02)},  # −.02 aside, −.04 counts
-            "c": {"a": saw(-0.30), "b": saw(-0.11), "d": saw(-0.10), "e": saw(-0.40)},  # −.10 aside, −.11 counts
+            "b": {
+                "a": saw(-0.04),
+                "c": saw(-0.06),
+                "d": saw(-0.08),
+                "e": saw(-0.02),
+            },  # −.02 aside, −.04 counts
+            "c": {
+                "a": saw(-0.30),
+                "b": saw(-0.11),
+                "d": saw(-0.10),
+                "e": saw(-0.40),
+            },  # −.10 aside, −.11 counts
         },
         RULE,
     )

@@ -24,6 +24,7 @@ from federation_files import (
 from model.errors import ConfigError, DiskError, IntegrityError, ObjectMissingError, RoundError
 from model.factors import Factors, adapter_norm, fold, sum_adapters
 from model.package import pack_adapter, unpack_adapter
+from model.rating import measure_aspects
 from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
 from tasks.close import close_failed, close_round
@@ -35,6 +36,7 @@ from tasks.judge import judge_merged
 from tasks.ledger import (
     FEDERATION,
     adapter_key,
+    candidate_key,
     candidates_key,
     close_key,
     evaluation_key,
@@ -50,13 +52,15 @@ from tasks.ledger import (
 from tasks.merge import merge_updates
 from tasks.mirror import keep_round
 from tasks.open import open_round
-from tasks.rate import rate_candidates
+from tasks.rate import ScorePanel, rate_candidates
 from tasks.records import (
     Candidates,
     Close,
+    Estimate,
     FederationRecord,
     MergeRecord,
     Plan,
+    Rating,
     Ratings,
     Receipt,
     Score,
@@ -65,6 +69,8 @@ from tasks.records import (
     Verdict,
 )
 from tasks.settings import Environment
+from tasks.study.members import read_members
+from tasks.study.scenarios import SCENARIOS
 from tasks.train import train_site
 from tasks.weights import base_weights, round_weights
 from tasks.workspace import Workspace
@@ -444,9 +450,102 @@ def test_a_gain_beyond_what_dice_can_be_is_no_rating(start: NewRun) -> None:
     for site in SITES:
         rate_candidates(ws, 1, site)
     said = get_record(ws.store, ratings_key("st-anna", 1), Ratings)
-    lie = {blind: score.model_copy(update={"gain": -1e30}) for blind, score in said.scores.items()}
+    beyond = {"mean": Estimate(gain=0.0, standard_error=0.0).model_copy(update={"gain": -1e30})}
+    lie = {blind: rating.model_copy(update={"aspects": beyond}) for blind, rating in said.scores.items()}
     put_record(ws.store, ratings_key("st-anna", 1), said.model_copy(update={"scores": lie}))
     assert set(merge_updates(ws, 1).ratings_sha256) == {"hillcrest", "lakeside"}
+
+
+def blind_names(ws: Workspace) -> dict[str, str]:
+    """Site → the blind id of its update in round 1."""
+    ids = {c.sha256: c.id for c in get_record(ws.store, candidates_key(1), Candidates).candidates}
+    return {site: ids[get_record(ws.store, update_key(site, 1), Update).adapter_sha256] for site in SITES}
+
+
+def test_a_site_rates_what_it_is_assigned_and_downloads_nothing_else(start: NewRun) -> None:
+    ws = start("rating.raters=1")
+    record = admit_updates(trained(ws), 1)
+    names, hashes = blind_names(ws), {c.id: c.sha256 for c in record.candidates}
+    for site in SITES:
+        assigned = record.assigned[names[site]]
+        assert len(assigned) == 1 and names[site] not in assigned
+        assert set(rate_candidates(ws, 1, site).scores) == set(assigned)
+        kept = {path.stem for path in (ws.site_home(site) / "cache").iterdir()}
+        assert kept & set(hashes.values()) == {hashes[blind] for blind in assigned}
+    assert [len(receipt.seen) for receipt in merge_updates(ws, 1).receipts] == [1, 1, 1]
+
+
+def test_a_rating_that_nobody_asked_for_is_not_heard(start: NewRun) -> None:
+    ws = start("rating.raters=1")
+    admit_updates(trained(ws), 1)
+    for site in SITES:
+        rate_candidates(ws, 1, site)
+    before = {receipt.site: receipt.seen for receipt in merge_updates(ws, 1).receipts}
+    said = get_record(ws.store, ratings_key("st-anna", 1), Ratings)
+    worst = Rating(aspects={"mean": Estimate(gain=-1.0, standard_error=0.0)}, cases=9)
+    forged = {blind: worst for blind in blind_names(ws).values() if blind not in said.scores}
+    assert len(forged) == 2  # its own, and the one that another site was asked about
+    put_record(ws.store, ratings_key("st-anna", 1), said.model_copy(update={"scores": said.scores | forged}))
+    merge_updates(ws, 1)
+    assert {site: receipt.seen for site, receipt in receipts(ws).items()} == before
+
+
+def test_a_site_without_an_admitted_update_rates_nothing_and_makes_no_quorum(start: NewRun) -> None:
+    ws = trained(start(), 1, SITES[:2])
+    admit_updates(ws, 1)
+    assert rate_candidates(ws, 1, "st-anna").scores == {}
+    rate_candidates(ws, 1, "hillcrest")
+    with pytest.raises(RoundError, match="1 sites rated the updates, the quorum is 2; without: lakeside"):
+        merge_updates(ws, 1)
+
+
+def test_a_site_rates_with_the_slices_and_cases_of_the_study(start: NewRun) -> None:
+    ws = start()
+    members = read_members(ws.root / "cohort", SCENARIOS["clean"], ws.params, seed=1)
+    plan = open_round(ws, 1)
+    for site in SITES:
+        panel = ScorePanel(ws, plan, site).panel
+        assert all(
+            torch.equal(getattr(panel, k), getattr(members[site].panel, k))
+            for k in ("images", "masks", "case")
+        )
+
+
+def test_a_rating_holds_every_aspect_with_its_error_over_cases(start: NewRun) -> None:
+    ws = start()
+    admit_updates(trained(ws), 1)
+    plan, home = open_round(ws, 1), ws.site_home("hillcrest")
+    (blind, rating), *_ = rate_candidates(ws, 1, "hillcrest").scores.items()
+    weights, panel = round_weights(ws.store, plan, home), ScorePanel(ws, plan, "hillcrest")
+    step = unpack_adapter(ws.store.get(candidate_key(blind, 1)))
+    before, after = panel.scores(weights), panel.scores(fold(weights, step))
+    found = measure_aspects(before, after, panel.panel.case)
+    assert set(rating.aspects) == set(found)
+    for aspect, estimate in rating.aspects.items():
+        assert (estimate.gain, estimate.standard_error) == pytest.approx(
+            (found[aspect].gain, found[aspect].error), abs=1e-6
+        )
+    assert rating.cases == len(set(panel.panel.case.tolist()))
+
+
+def test_a_receipt_says_what_the_merge_without_the_update_would_have_been(start: NewRun) -> None:
+    ws = merged(start("merge.mode=average"))
+    shares = receipts(ws)["lakeside"].without
+    assert shares is not None
+    assert shares.shares == pytest.approx({"hillcrest": 2 / 3, "st-anna": 1 / 3})
+    updates = {site: unpack_adapter(ws.store.get(adapter_key(site, 1))) for site in SITES}
+    clips = {site: receipt.clipped_to for site, receipt in receipts(ws).items()}
+    whole = sum_adapters((receipts(ws)[site].share * clips[site], updates[site]) for site in SITES)
+    rest = sum_adapters((k * clips[site], updates[site]) for site, k in shares.shares.items())
+    change = adapter_norm(sum_adapters([(1.0, whole), (-1.0, rest)])) / adapter_norm(whole)
+    assert shares.change == pytest.approx(change, abs=1e-4)
+
+
+def test_what_all_sites_may_read_of_a_merge_holds_no_blind_name(start: NewRun) -> None:
+    ws = merged(start())
+    text = ws.store.get(merge_key(1)).decode()
+    assert not any(blind in text for blind in blind_names(ws).values())
+    assert '"seen":{"' in text.replace(" ", "")
 
 
 def test_a_site_cannot_make_its_update_count_for_more_by_announcing_more_slices(start: NewRun) -> None:

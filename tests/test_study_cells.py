@@ -205,7 +205,7 @@ def test_a_cells_folder_gives_its_models_back_to_half_precision(root: Path, sour
 
 
 def test_a_cells_tables_have_a_row_per_round_and_site(root: Path, source: Path) -> None:
-    folder = run_cell(root, source, Cell("rated", "clean", 1, 1), study_settings("study.rounds=2"))
+    folder = run_cell(root, source, Cell("paper", "clean", 1, 1), study_settings("study.rounds=2"))
     rounds, gains = (pd.read_csv(folder / f"{name}.csv") for name in ("rounds", "gains"))
     assert rounds[["round", "site"]].to_numpy().tolist() == [[n, s] for n in (1, 2) for s in SITES]
     seen = gains[gains["aspect"] == "mean"].groupby(["round", "candidate"])["rater"].nunique()

@@ -12,14 +12,11 @@ from hypothesis import strategies as st
 from matplotlib.transforms import Bbox
 
 from model.errors import DataError
-from tasks.study_plots import (
-    _free_place,
-    bytes_picture,
-    method_picture,
-    pareto_front,
-    scenario_picture,
-    weights_picture,
-)
+from tasks.study_report.label_places import free_place
+from tasks.study_report.picture_bytes import bytes_picture, pareto_front
+from tasks.study_report.picture_methods import method_picture
+from tasks.study_report.picture_scenarios import scenario_picture
+from tasks.study_report.picture_weights import weights_picture
 
 PNG = b"\x89PNG"
 WEIGHTS = ["method", "scenario", "split_seed", "train_seed", "round", "site", "honest", "weight"]
@@ -104,6 +101,6 @@ def test_a_name_goes_where_nothing_else_is() -> None:
     frame = Bbox([(0, 0), (400, 200)])
     point = Bbox([(195, 95), (205, 105)])
     to_the_right = Bbox([(206, 0), (400, 200)])
-    offset, box = _free_place(np.array([200.0, 100.0]), 40.0, 10.0, 1.0, [point, to_the_right], frame)
+    offset, box = free_place(np.array([200.0, 100.0]), 40.0, 10.0, 1.0, [point, to_the_right], frame)
     assert offset[0] < 0
     assert not box.overlaps(point) and not box.overlaps(to_the_right)

@@ -1,4 +1,4 @@
-"""Rounds of the study: every method from one base, the merges that must agree, and scenarios that reach whom they name."""
+"""Rounds of the study: every method from one base, merges that must agree, scenarios that reach whom they name."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_method_starts_from_the_base_and_leaves_finite_models_that_differ_from
 
 def test_stacking_products_and_residual_give_one_model_in_the_first_round(trial) -> None:
     """FLoRA, FlexLoRA and FedEx-LoRA all fold Σ p B A exactly; with equal ranks they train the same pairs."""
-    equal = ("clean", "lora.rank_rule=constant")
+    equal = ("clean", "lora.rank_rule=constant", "training.steps=2")  # in the first step A stands still
     models = {m: run(trial(m, *equal), m).models["global"] for m in ("flora", "flexlora", "fedex-lora")}
     assert far(models["flora"], models["flexlora"]) < 1e-6
     assert far(models["flora"], models["fedex-lora"]) < 1e-6
@@ -113,9 +113,7 @@ def test_stacking_products_and_residual_give_one_model_in_the_first_round(trial)
     assert far(models["flora"], fedit) > 1e-5
 
 
-def test_an_uncut_average_from_floras_start_is_floras_step(
-    trial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_uncut_average_from_floras_start_is_floras_step(trial, monkeypatch: pytest.MonkeyPatch) -> None:
     flora = run(trial("flora", "clean", *EXACT), "flora").models["global"]
     ours = trial("average", "clean", *EXACT)
     largest = max((ours.spec(site) for site in SITES), key=lambda spec: spec.rank)
@@ -159,7 +157,7 @@ def run_alone(trial: Trial, site: str) -> Weights:
 
 
 def test_fedsa_shares_the_narrow_layers_and_keeps_the_rest_personal(trial) -> None:
-    at_work = trial("fedsa-lora")
+    at_work = trial("fedsa-lora", "clean", "training.steps=2")
     models = run(at_work, "fedsa-lora").models
     wide = {name for name, W in at_work.base.items() if W.numel() >= at_work.params.lora.wide_from}
     assert wide
@@ -168,14 +166,19 @@ def test_fedsa_shares_the_narrow_layers_and_keeps_the_rest_personal(trial) -> No
         assert len(distinct) == (len(SITES) if name in wide else 1)
 
 
-def test_ffa_never_trains_a(trial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffa_never_trains_a(trial) -> None:
     """Its merge refuses any A that is not the frozen one, so two rounds pass only with A untouched."""
-    outcome = run(trial("ffa-lora", "clean", "study.rounds=2"), "ffa-lora")
+    outcome = run(trial("ffa-lora", "clean", "study.rounds=2", "training.steps=2"), "ffa-lora")
     assert set(outcome.rounds["round"]) == {1, 2}
 
 
 def test_adapters_within_the_budget_travel_in_every_round(trial) -> None:
-    budgets = ("package.upload_bytes=2500", "package.download_bytes=3500", "study.rounds=2")
+    budgets = (
+        "package.dtype=int4",
+        "package.upload_bytes=2500",
+        "package.download_bytes=3500",
+        "study.rounds=2",
+    )
     rounds = run(trial("average", "clean", *budgets), "average").rounds
     assert (rounds["upload_bytes"] <= 2500).all()
     assert (rounds["download_bytes"] <= 3500).all()
@@ -185,7 +188,9 @@ def test_adapters_within_the_budget_travel_in_every_round(trial) -> None:
 def test_a_step_that_costs_too_much_is_halved_or_refused(trial) -> None:
     ruin = ("clean", "training.learning_rate_factors=1", "training.learning_rate_whole=1", "training.steps=3")
     at_work = trial("average", *ruin, "judge.tolerance=0")
-    before = pd.Series({site: float(at_work.validate(at_work.base, site).nanmean(1).nanmean()) for site in SITES})
+    before = pd.Series(
+        {site: float(at_work.validate(at_work.base, site).nanmean(1).nanmean()) for site in SITES}
+    )
     after = run(at_work, "average").rounds.set_index("site")["validation_dice"]
     assert (after - before).median() >= 0
 
@@ -231,7 +236,9 @@ def test_scanners_change_images_of_all_sides_and_no_mask(trial) -> None:
 
 def test_faulty_raters_have_fewer_slices_or_other_masks(trial) -> None:
     many = "rating.slices=8"
-    clean, tiny, biased = (trial("rated", name, many).members for name in ("clean", "tiny-rater", "biased-rater"))
+    clean, tiny, biased = (
+        trial("rated", name, many).members for name in ("clean", "tiny-rater", "biased-rater")
+    )
     assert {s: len(tiny[s].panel.case) for s in SITES} == {s: 4 if s == CULPRIT else 8 for s in SITES}
     for site in SITES:
         assert torch.equal(biased[site].panel.masks, clean[site].panel.masks) == (site != CULPRIT)
@@ -239,7 +246,7 @@ def test_faulty_raters_have_fewer_slices_or_other_masks(trial) -> None:
 
 
 def test_who_is_absent_is_missing_in_odd_rounds(trial) -> None:
-    rounds = run(trial("rated", "absent-half", "study.rounds=3"), "rated").rounds
+    rounds = run(trial("average", "absent-half", "study.rounds=3"), "average").rounds
     theirs = rounds[rounds["site"] == CULPRIT].set_index("round")
     assert (theirs["upload_bytes"] > 0).tolist() == [False, True, False]
     assert theirs["weight"].isna().tolist() == [True, False, True]
@@ -288,7 +295,10 @@ def test_a_replaying_free_rider_sends_the_last_step_back(trial, merged: list) ->
 
 @pytest.mark.parametrize(("scenario", "factor"), [("scaled-update", 10.0), ("sign-flip", -1.0)])
 def test_an_update_attack_multiplies_the_attackers_update_alone(
-    trial, merged: list, scenario: str, factor: float  # type: ignore[type-arg]
+    trial,
+    merged: list,
+    scenario: str,
+    factor: float,  # type: ignore[type-arg]
 ) -> None:
     for name in ("clean", scenario):
         run(trial("average", name, *EXACT), "average")
@@ -327,11 +337,10 @@ def test_one_liar_costs_no_honest_site_its_weight(trial) -> None:
     assert (rounds["weight"] == 1.0).all()
 
 
-def test_an_attack_scaled_up_costs_the_attacker_its_weight(trial) -> None:
-    ruin = ("training.learning_rate_factors=0.3", "training.learning_rate_whole=0.1", "training.steps=2")
-    rounds = run(trial("rated", "scaled-update", *ruin), "rated").rounds.set_index("site")
+def test_an_update_scaled_up_costs_the_attacker_its_weight(trial) -> None:
+    rounds = run(trial("rated", "scaled-update", "training.steps=2"), "rated").rounds.set_index("site")
     assert rounds.loc[CULPRIT, "weight"] < 1e-3
-    assert rounds["weight"].drop(CULPRIT).min() > rounds.loc[CULPRIT, "weight"]
+    assert (rounds["weight"].drop(CULPRIT) == 1.0).all()
 
 
 def test_no_scenario_is_clean_under_another_name() -> None:

@@ -10,21 +10,18 @@ import pandas as pd
 import pytest
 
 from model.errors import DataError
-from tasks.study_tables import (
-    CASE_COLUMNS,
-    CELL_COLUMNS,
-    Bootstrap,
-    Roles,
-    claims_table,
-    estimate,
-    method_table,
-    missing_cells,
-    paired,
-    patients_of,
-    prepare,
-    scenario_table,
-    write_study,
-)
+from tasks.study_report.claims import Roles
+from tasks.study_report.estimates import Bootstrap, estimate, paired
+from tasks.study_report.methods import method_table
+from tasks.study_report.missing import missing_cells
+from tasks.study_report.page import study_page
+from tasks.study_report.picture_bytes import bytes_picture
+from tasks.study_report.picture_methods import method_picture
+from tasks.study_report.picture_scenarios import scenario_picture
+from tasks.study_report.rows import CASE_COLUMNS, CELL_COLUMNS, patients_of, prepare
+from tasks.study_report.scenarios import scenario_table
+from tasks.study_report.tables import Tables, make_tables
+from tasks.study_report.write import write_study
 
 FEW = Bootstrap(resamples=400)
 ROLES = Roles(local=("local",), attacks=("sign-flip",), rater_faults=("liar",))
@@ -150,6 +147,46 @@ def test_an_undefined_dice_is_counted() -> None:
     assert table.loc["fedavg", "dice"] == pytest.approx((0.7 + 0.7) / 2)
 
 
+def test_an_undefined_structure_is_counted_and_said_while_the_patient_stays() -> None:
+    cases, cells = study()
+    cases.loc[(cases["method"] == "fedavg") & (cases["patient"] == "p1"), "dice_rv"] = np.nan
+    found = tables(cases, cells)
+    row = found.methods.loc["fedavg"]
+    assert (row["undefined_structures"], row["undefined"], row["patients"]) == (2, 0, 6)
+    assert "(fedavg: 2)" in study_page(found, pd.DataFrame(), {})
+    assert "undefined" not in study_page(tables(*study()), pd.DataFrame(), {})
+
+
+def lacking(*methods: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The study before these were run."""
+    cases, cells = study()
+    return cases[~cases["method"].isin(methods)], cells[~cells["method"].isin(methods)]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        lacking("fedavg"),
+        lacking("rated"),
+        lacking("average", "local"),
+        lacking("rated", "average", "local"),
+        tuple(frame[frame["split_seed"] == 1] for frame in study()),
+    ],
+    ids=["no fedavg", "no rated", "only fedavg and rated", "only fedavg", "one seed"],
+)
+def test_an_interrupted_study_has_tables_pictures_and_a_page(
+    frames: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    found = tables(*frames)
+    assert (tmp_path / "README.md") in write_study(tmp_path, found)
+    for picture in (
+        method_picture(found.methods),
+        bytes_picture(found.methods),
+        scenario_picture(found.scenarios),
+    ):
+        assert picture.startswith(b"\x89PNG")
+
+
 def test_a_scenario_is_compared_with_the_same_honest_patients_in_the_clean_federation() -> None:
     table = scenario_table(*study(), bootstrap=FEW)
     rated, average = table.loc[("sign-flip", "rated")], table.loc[("sign-flip", "average")]
@@ -176,10 +213,13 @@ def test_without_its_clean_pair_a_scenario_has_no_difference() -> None:
     assert pd.isna(table.loc[("sign-flip", "rated"), "within_1_point"])
 
 
-def claims(*change: object, **options: object) -> dict[str, dict[str, str]]:
+def tables(cases: pd.DataFrame, cells: pd.DataFrame) -> Tables:
+    return make_tables(cases, cells, ROLES, full_bytes=200_000.0, bootstrap=FEW)
+
+
+def claims(*change: pd.DataFrame) -> dict[str, dict[str, str]]:
     cases, cells = change if change else study()
-    table = claims_table(cases, cells, ROLES, full_bytes=200_000.0, bootstrap=FEW, **options)  # type: ignore[arg-type]
-    return {row["claim"]: row for row in table.to_dict("records")}  # type: ignore[misc]
+    return {row["claim"]: row for row in tables(cases, cells).claims.to_dict("records")}  # type: ignore[misc]
 
 
 def test_every_claim_is_decided_by_the_numbers() -> None:
@@ -314,15 +354,7 @@ def test_the_written_study_holds_aggregates_and_no_patient(tmp_path: Path) -> No
     )
     cells = cells.assign(note="PSEUDO-note")
     gone = (cases["method"] == "average") & (cases["split_seed"] == 2)
-    written = write_study(
-        tmp_path,
-        cases[~gone],
-        cells,
-        ROLES,
-        full_bytes=2e5,
-        pictures={"Dice by method": b"png"},
-        bootstrap=FEW,
-    )
+    written = write_study(tmp_path, tables(cases[~gone], cells), pictures={"Dice by method": b"png"})
     names = ["methods.csv", "scenarios.csv", "claims.csv", "cells.csv", "README.md", "dice-by-method.png"]
     assert [path.name for path in written] == names
     texts = {path.name: path.read_text() for path in written}
@@ -337,6 +369,6 @@ def test_the_written_study_holds_aggregates_and_no_patient(tmp_path: Path) -> No
 def test_the_same_frames_in_another_order_write_the_same_numbers(tmp_path: Path) -> None:
     cases, cells = study()
     for name, frame in (("a", cases), ("b", cases.sample(frac=1.0, random_state=3))):
-        write_study(tmp_path / name, frame, cells, ROLES, full_bytes=2e5, bootstrap=FEW)
+        write_study(tmp_path / name, tables(frame, cells))
     for file in ("methods.csv", "scenarios.csv", "claims.csv", "README.md"):
         assert (tmp_path / "a" / file).read_text() == (tmp_path / "b" / file).read_text()

@@ -6,16 +6,28 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from safetensors.torch import load
 
+from model.errors import ConfigError
+from tasks.pretrain import need_base
 from tasks.settings import Params
 from tasks.study.by_weights import FULL_DTYPE_BYTES
 from tasks.study.cell import Cell
-from tasks.study.methods import METHODS
-from tasks.study.plan import planned_cells
-from tasks.study.run import build_trial
+from tasks.study.methods import ALL, METHODS
+from tasks.study.plan import choice_cells, planned_cells
+from tasks.study.scenarios import SCENARIOS
 from tasks.study.test_set import open_test, record_opening
-from tasks.study_plots import bytes_picture, method_picture, scenario_picture, weights_picture
-from tasks.study_tables import method_table, scenario_table, write_study
+from tasks.study_report.choices import ROUND_COLUMNS, choice_table
+from tasks.study_report.costs import cell_costs
+from tasks.study_report.picture_bytes import bytes_picture
+from tasks.study_report.picture_methods import method_picture
+from tasks.study_report.picture_scenarios import scenario_picture
+from tasks.study_report.picture_weights import weights_picture
+from tasks.study_report.tables import Tables, make_tables
+from tasks.study_report.write import write_study
+
+_RATES = ("rated", "paper")
+"""Methods whose weights come from ratings."""
 
 
 def publish(root: Path, params: Params, out: Path) -> str:
@@ -32,61 +44,101 @@ def publish(root: Path, params: Params, out: Path) -> str:
     Raises:
         ConfigError: no cell is finished.
     """
-    source, planned = Path(params.study.source), planned_cells(params)
-    done = [cell for cell in planned if (root / "cells" / cell.name / "identity").exists()]
-    cases = pd.concat([pd.read_csv(open_test(root, source, cell, params)) for cell in done])
-    cases["owner"] = cases["owner"].fillna("")
-    record_opening(root, done)
-    cells = pd.DataFrame([_costs(root, source, cell, params) for cell in done])
-    families = {name: method.family for name, method in METHODS.items()}
-    full = _full_bytes(root, source, done[0], params)
-    methods = method_table(cases, cells, "fedavg", full_bytes=full)
-    scenarios = scenario_table(cases, cells)
-    pictures = {
-        "Methods": method_picture(methods, families),
-        "Bytes": bytes_picture(methods, families),
-        "Scenarios": scenario_picture(scenarios),
-        "Weights": weights_picture(_weights(root, source, done, params)),
-    }
+    planned = planned_cells(params)
+    done = _finished(root, planned)
+    if not done:
+        what = f"none of the study's {len(planned)} cells is finished"
+        raise ConfigError(
+            what, str(root / "cells"), "train some with cardiofed study run, or name another root"
+        )
+    full = _full_bytes(root)
+    cases = _open_tests(root, done, params)
+    cells = pd.DataFrame([_costs(root, cell, params) for cell in done])
     grid = pd.DataFrame([vars(cell) for cell in planned])
-    files = write_study(out, cases, cells, full_bytes=full, planned=grid, pictures=pictures)
+    tables = make_tables(cases, cells, full_bytes=full, planned=grid)
+    choices = _choices(root, params, full)
+    files = write_study(out, tables, choices, _pictures(tables, _weights(root, done)))
     return f"{len(done)} of {len(planned)} cells; {', '.join(file.name for file in files)} in {out}"
 
 
-def _costs(root: Path, source: Path, cell: Cell, params: Params) -> dict[str, object]:
-    folder = root / "cells" / cell.name
-    rounds = pd.read_csv(folder / "rounds.csv")
-    attackers = _attackers(root, source, cell, params)
-    rated = rounds[rounds["weight"].notna()] if cell.method in ("rated", "paper") else rounds.iloc[:0]
-    honest, others = (rated[rated["site"].isin(attackers) == bad]["weight"] for bad in (False, True))
-    last = rounds[rounds["round"] == rounds["round"].max()]
-    return vars(cell) | {
-        "upload_bytes": rounds[rounds["upload_bytes"] > 0]["upload_bytes"].mean(),
-        "download_bytes": rounds["download_bytes"].mean(),
-        "seconds": json.loads((folder / "cost.json").read_bytes())["seconds"],
-        "validation_dice": last["validation_dice"].mean(),
+def attackers_of(cell: Cell, rounds: pd.DataFrame) -> set[str]:
+    """Sites of a cell that falsify their data or their update.
+
+    One that only rates badly (a liar, biased masks, few slices), is absent or late is honest: its patients count.
+
+    Args:
+        cell: the scenario says who attacks, by places in the alphabet.
+        rounds: the cell's rounds; every site has a row in each.
+
+    Returns:
+        Their names; empty where nobody attacks.
+    """
+    sites = sorted(set(rounds["site"]))
+    return {sites[place] for place in SCENARIOS[cell.scenario].attackers}
+
+
+def _finished(root: Path, cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if (root / "cells" / cell.name / "identity").exists()]
+
+
+def _open_tests(root: Path, cells: list[Cell], params: Params) -> pd.DataFrame:
+    source, text = Path(params.study.source), dict.fromkeys(("owner", "site", "patient_key"), str)
+    try:
+        tables = [open_test(root, source, cell, params) for cell in cells]
+    finally:
+        record_opening(root, cells)
+    return pd.concat([pd.read_csv(table, dtype=text).fillna({"owner": ""}) for table in tables])
+
+
+def _rounds(root: Path, cell: Cell) -> pd.DataFrame:
+    return pd.read_csv(root / "cells" / cell.name / "rounds.csv", dtype={"site": str}).assign(**vars(cell))
+
+
+def _costs(root: Path, cell: Cell, params: Params) -> dict[str, object]:
+    rounds = _rounds(root, cell)
+    return {
+        **vars(cell),
+        **cell_costs(rounds, attackers_of(cell, rounds), cell.method in _RATES),
+        "seconds": json.loads((root / "cells" / cell.name / "cost.json").read_bytes())["seconds"],
         "rounds": params.federation.rounds,
         "steps": params.training.steps,
-        "weights_mean": honest.mean(),
-        "weights_min": honest.min(),
-        "attacker_weight": others.mean(),
     }
 
 
-def _attackers(root: Path, source: Path, cell: Cell, params: Params) -> set[str]:
-    trial, _ = build_trial(root, source, cell, params)
-    return {site for site, member in trial.members.items() if member.attacker}
+def _weights(root: Path, cells: list[Cell]) -> pd.DataFrame:
+    parts = [(cell, _rounds(root, cell)) for cell in cells if cell.method == "rated"]
+    marked = [
+        rounds.assign(honest=~rounds["site"].isin(attackers_of(cell, rounds))) for cell, rounds in parts
+    ]
+    return pd.concat(marked) if marked else pd.DataFrame()
 
 
-def _weights(root: Path, source: Path, cells: list[Cell], params: Params) -> pd.DataFrame:
-    parts = []
-    for cell in (c for c in cells if c.method == "rated"):
-        rounds = pd.read_csv(root / "cells" / cell.name / "rounds.csv")
-        attackers = _attackers(root, source, cell, params)
-        parts.append(rounds.assign(**vars(cell), honest=~rounds["site"].isin(attackers)))
-    return pd.concat(parts) if parts else pd.DataFrame()
+def _choices(root: Path, params: Params, full_bytes: int) -> pd.DataFrame:
+    """Validation alone: read from rounds.csv, no model is touched."""
+    chosen = _finished(root, choice_cells(params))
+    defaults = {cell.method: _default_of(cell.method) for cell in chosen}
+    beside = {Cell(defaults[c.method], c.scenario, c.split_seed, c.train_seed): None for c in chosen}
+    parts = [_rounds(root, cell) for cell in (*_finished(root, list(beside)), *chosen)]
+    rounds = pd.concat(parts) if parts else pd.DataFrame(columns=ROUND_COLUMNS)
+    return choice_table(rounds, defaults, full_bytes=full_bytes)
 
 
-def _full_bytes(root: Path, source: Path, cell: Cell, params: Params) -> int:
-    trial, _ = build_trial(root, source, cell, params)
-    return FULL_DTYPE_BYTES * sum(W.numel() for W in trial.base.values())
+def _default_of(choice: str) -> str:
+    """The method that has the default in place of what the choice tries."""
+    return "fedavg" if ALL[choice].family == "full weights" else "average"
+
+
+def _pictures(tables: Tables, weights: pd.DataFrame) -> dict[str, bytes]:
+    families = {name: method.family for name, method in METHODS.items()}
+    return {
+        "Methods": method_picture(tables.methods, families),
+        "Bytes": bytes_picture(tables.methods, families),
+        "Scenarios": scenario_picture(tables.scenarios),
+        "Weights": weights_picture(weights),
+    }
+
+
+def _full_bytes(root: Path) -> int:
+    base = need_base(root / "base")
+    weights = load((root / "base" / f"{base.sha256}.safetensors").read_bytes())
+    return FULL_DTYPE_BYTES * sum(W.numel() for W in weights.values())

@@ -1,8 +1,14 @@
-"""Open the test: every finished cell's models on the test patients, once, and a record that it was done."""
+"""Open the test: every finished cell's models on the test patients, once, and a record of every opening.
+
+Patients go by keys that are the same under every split: a keyed hash of their folder's name, whose random salt never
+leaves the study's folder. Without the salt nobody can try names against the keys.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
+import secrets
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,12 +37,15 @@ from tasks.study.trial import Trial
 from tasks.study.version import cell_version
 
 RECORD = "test_opened.json"
+SALT = "salt"
+_TABLE, _MARK = "test.csv", "test.identity"
 
 
 def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
     """Evaluate one finished cell on the test patients, unless that was done.
 
-    In the clean federation the sites first adapt the global model for one epoch, where the method knows how.
+    In the clean federation the sites first adapt the global model, where the method knows how. The answer stays valid
+    until the cell is trained anew, or the settings of adaptation, the salt, or the code of this file change.
 
     Args:
         root: folder of the study.
@@ -45,11 +54,13 @@ def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
         params: as the cell was trained with.
 
     Returns:
-        ``test.csv`` in the cell's folder: a row per model and patient, Dice over ED and ES on the network's grid.
+        ``test.csv`` in the cell's folder: a row per model and patient. Dice is a volume's on the network's grid, mean
+        over ED and ES and then over the structures that are defined, see :func:`patient_dice`; the columns of the
+        single structures are empty where one is not, so that they can be counted.
     """
     folder = root / "cells" / cell.name
-    identity = (folder / "identity").read_text()
-    out, mark = folder / "test.csv", folder / "test.identity"
+    out, mark = folder / _TABLE, folder / _MARK
+    identity = _test_identity(root, folder, params)
     if mark.exists() and mark.read_text() == identity and out.exists():
         return out
     trial, _ = build_trial(root, source, cell, params)
@@ -67,15 +78,26 @@ def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
 
 
 def record_opening(root: Path, cells: list[Cell]) -> None:
-    """Write down that the test was opened, when, for which cells and with which code; earlier openings stay."""
+    """Write down which cells the test was newly opened for, when and with which code; earlier openings stay.
+
+    A cell is in the record once for every identity it was evaluated under. Where all are, nothing is written, so that
+    the entries count openings, not reports. What an interrupted report evaluated, the next one records.
+
+    Args:
+        root: folder of the study; ``test_opened.json`` in it is the record.
+        cells: those that may have been evaluated.
+    """
     path = root / RECORD
     earlier = json.loads(path.read_bytes()) if path.exists() else []
-    opened = {
-        "opened": datetime.now(UTC).isoformat(timespec="seconds"),
-        "code_version": cell_version(),
-        "cells": sorted(cell.name for cell in cells),
-    }
-    write_atomic(path, json_bytes([*earlier, opened]))
+    known = {opened for entry in earlier for opened in entry["cells"].items()}
+    marks = {cell.name: root / "cells" / cell.name / _MARK for cell in cells}
+    found = {name: mark.read_text() for name, mark in marks.items() if mark.exists()}
+    fresh = {name: identity for name, identity in found.items() if (name, identity) not in known}
+    if not fresh:
+        return
+    opened = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = {"opened": opened, "code_version": cell_version(), "cells": fresh}
+    write_atomic(path, json_bytes([*earlier, entry]))
 
 
 def patient_dice(predicted: Tensor, slices: Slices) -> dict[int, list[float]]:
@@ -87,7 +109,8 @@ def patient_dice(predicted: Tensor, slices: Slices) -> dict[int, list[float]]:
 
     Returns:
         Patient → mean over ED and ES of the volume's Dice, in the order of the labels; NaN where neither the
-        truth nor the answer has the structure.
+        truth nor the answer has the structure, in both phases. A structure that the truth has and the answer lacks,
+        or that the answer invents, counts 0.
     """
     found: dict[int, list[float]] = {}
     for patient in sorted(set(slices.patient.tolist())):
@@ -98,6 +121,15 @@ def patient_dice(predicted: Tensor, slices: Slices) -> dict[int, list[float]]:
             phases.append([_dice(p == label, t == label) for label in range(1, N_CLASSES)])
         found[patient] = torch.tensor(phases).nanmean(0).tolist()
     return found
+
+
+def mean_of_defined(by_structure: list[float]) -> float:
+    """Mean over the structures that are defined; NaN without any.
+
+    Leaving the whole patient out instead would take them from every paired comparison, also with a method that is
+    rightly charged for a structure it invented.
+    """
+    return float(torch.tensor(by_structure, dtype=torch.float64).nanmean())
 
 
 def _dice(p: Tensor, t: Tensor) -> float:
@@ -140,7 +172,7 @@ def _evaluate(
                 "honest": not member.attacker,
                 "patient": patient,
                 "patient_key": keys[site, patient],
-                "dice": sum(by_structure) / len(by_structure),
+                "dice": mean_of_defined(by_structure),
             }
             names = (f"dice_{name.lower()}" for name in STRUCTURES)
             rows.append(row | dict(zip(names, by_structure, strict=True)))
@@ -150,11 +182,30 @@ def _evaluate(
 def _keys(root: Path, source: Path, cell: Cell, params: Params) -> dict[tuple[str, int], str]:
     """An opaque name per patient that is the same under every split."""
     home = study_cohort(root, source, SCENARIOS[cell.scenario].partition, cell.split_seed, params)
+    salt = _salt(root)
     return {
-        (folder.name, int(row.patient.removeprefix("p"))): sha256_bytes(Path(row.image).parent.name.encode())[
-            :8
-        ]
+        (folder.name, int(row.patient.removeprefix("p"))): _key(salt, Path(row.image).parent.name)
         for folder in home.iterdir()
         if folder.is_dir()
         for row in read_cases(folder)
     }
+
+
+def _key(salt: bytes, name: str) -> str:
+    return hmac.new(salt, name.encode(errors="surrogateescape"), "sha256").hexdigest()[:12]
+
+
+def _salt(root: Path) -> bytes:
+    """Random, made on first use, readable by the owner alone; without it the keys cannot be made again."""
+    path = root / SALT
+    if not path.exists():
+        write_atomic(path, secrets.token_hex(32).encode(), mode=0o600)
+    return path.read_bytes()
+
+
+def _test_identity(root: Path, folder: Path, params: Params) -> str:
+    """What determines a cell's test table: its training, the adaptation, the keys, and the code that evaluates."""
+    here = Path(__file__)
+    code = [here.read_bytes(), (here.parent.parent / "personal.py").read_bytes()]
+    parts = [(folder / "identity").read_bytes(), str(params.adapt).encode(), _salt(root), *code]
+    return sha256_bytes("/".join(map(sha256_bytes, parts)).encode())
