@@ -130,7 +130,8 @@ def require_quorum(plan: Plan, answers: Collection[str], did: str) -> None:
     quorum = plan.params.federation.quorum
     if len(answers) < quorum:
         absent = ", ".join(m.site for m in plan.members if m.site not in answers)
-        what = f"{len(answers)} sites {did}, the quorum is {quorum}; without: {absent}"
+        sites = "1 site" if len(answers) == 1 else f"{len(answers)} sites"
+        what = f"{sites} {did}, the quorum is {quorum}; without: {absent}"
         raise RoundError(what, f"round {plan.round}", _MEND)
 
 
@@ -185,8 +186,9 @@ def _require_updates(plan: Plan, candidates: Candidates, n: int) -> None:
     if n < quorum:
         absent = [*candidates.missing, *(f"{q.site} ({q.reason})" for q in candidates.quarantined)]
         absent += ["updates that changed after admission"] * (n < len(candidates.candidates))
+        were = "1 update was" if n == 1 else f"{n} updates were"
         raise RoundError(
-            f"{n} updates were admitted, the quorum is {quorum}; without: {', '.join(absent)}",
+            f"{were} admitted, the quorum is {quorum}; without: {', '.join(absent)}",
             f"round {plan.round}",
             _MEND,
         )

@@ -163,6 +163,7 @@ class Study(_Section):
     seeds: tuple[str, ...] = Field(min_length=1, description="SPLIT-TRAINING, such as 1-1")
     choice_seeds: tuple[str, ...] = Field(description="as seeds, for the choices")
     methods: tuple[str, ...] = Field(description="run in the clean federation")
+    adapted: tuple[str, ...] = Field(description="methods whose model the sites adapt before the test")
     choices: tuple[str, ...] = Field(description="compared on validation only, in the clean federation")
     defences: tuple[str, ...] = Field(description="run in every scenario")
     scenarios: tuple[str, ...] = Field(description="besides the clean one")

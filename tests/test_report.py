@@ -28,11 +28,11 @@ from rich.console import Console
 
 from model.errors import DataError, PackageError
 from tasks.evaluate import Segmentation
-from tasks.findings import bytes_sentence, result_sentences, size
+from tasks.findings import bytes_sentence, result_sentences, signed, size
 from tasks.history import RoundHistory, read_history, round_status, traffic, validation_dice
 from tasks.overlays import heart_slices, render_overlays
 from tasks.records import model_sha256
-from tasks.report import render_report, result_table, round_markdown
+from tasks.report import COLUMNS, render_report, result_table, round_markdown, seen_words
 from tasks.summary import (
     download_bytes,
     gain_table,
@@ -277,6 +277,28 @@ def test_page_holds_reasons_hashes_and_absentees(page: str, history: list[RoundH
     assert "the base and the step of round 1" in " ".join(page.split())
     assert "△ degraded" in page
     assert "quarantined: lakeside" in page
+
+
+def test_page_and_artifact_show_intervals_and_the_structure_that_decided(
+    page: str, history: list[RoundHistory]
+) -> None:
+    merge = history[2].merge
+    assert merge is not None
+    hillcrest = next(r for r in merge.receipts if r.site == "hillcrest")
+    mean, worst = (hillcrest.seen["st-anna"][aspect] for aspect in ("mean", "LV"))
+    assert hillcrest.aspect == "LV"
+    assert f"<small>[{signed(mean.low)}, {signed(mean.high)}]</small>" in page
+    assert f"LV {seen_words(worst)}" in page
+    cell = f"{seen_words(mean)}; LV {seen_words(worst)}".replace("[", "\\[")
+    assert cell in round_markdown(history)
+
+
+def test_many_raters_are_listed_instead_of_set_side_by_side(tmp_path: Path) -> None:
+    sites = {f"site-{k}": 80 + k for k in range(COLUMNS + 2)}
+    root = write_run(tmp_path / "run", rounds=1, sites=sites, evaluated=False)
+    page = render_report(root, tmp_path / "report.html", images=False).read_text()
+    assert "Gain by rater" in page and "seen by<br>" not in page
+    assert "| update of | seen by |" in round_markdown(read_history(root / "federation" / "rounds"))
 
 
 def test_overlays_are_shown_only_where_images_may_be(tmp_path: Path) -> None:

@@ -495,7 +495,7 @@ def test_a_site_without_an_admitted_update_rates_nothing_and_makes_no_quorum(sta
     admit_updates(ws, 1)
     assert rate_candidates(ws, 1, "st-anna").scores == {}
     rate_candidates(ws, 1, "hillcrest")
-    with pytest.raises(RoundError, match="1 sites rated the updates, the quorum is 2; without: lakeside"):
+    with pytest.raises(RoundError, match="1 site rated the updates, the quorum is 2; without: lakeside"):
         merge_updates(ws, 1)
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import tasks.study.test_set
 from model.scoring import segment
-from tasks.files import sha256_bytes
 from tasks.slices import Slices
 from tasks.study.cell import Cell
 from tasks.study.run import run_cell
@@ -49,7 +48,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def opened(root: Path, source: Path, cell: Cell, *overrides: str) -> pd.DataFrame:
     params = study_settings(*overrides)
     run_cell(root, source, cell, params)
-    return pd.read_csv(open_test(root, source, cell, params), converters={"owner": str})
+    return pd.read_csv(open_test(root, source, cell, params)).astype({"owner": object}).fillna({"owner": ""})
 
 
 def volumes(*parts: tuple[int, int, list[list[int]]]) -> Slices:
@@ -140,22 +139,25 @@ def test_outside_the_clean_federation_only_the_global_model_is_tested_and_attack
     assert {site: bool(cases.loc[site, "honest"]) for site in SITES} == {s: s != CULPRIT for s in SITES}
 
 
-def test_a_patients_key_is_the_same_under_every_split(root: Path, source: Path) -> None:
-    patients = {folder.name for folder in source.iterdir()}
-    known = {sha256_bytes(name.encode())[:8] for name in patients}
-    assert len(known) == len(patients)
-    drawn = []
-    for split in (1, 2, 3):
+def test_a_patient_is_one_and_the_same_under_every_split(root: Path, source: Path) -> None:
+    """Five groups of three, one tested each: over six splits keys come back, and stay with their group."""
+    met: dict[str, set[str]] = {site: set() for site in SITES}
+    for split in range(1, 7):
         cases = opened(root, source, Cell("zero-shot", "clean", split, 1))
-        assert set(cases["patient_key"]) <= known
-        drawn.append(dict(zip(cases["site"], cases["patient_key"], strict=True)))
-    assert drawn[0] != drawn[1] or drawn[1] != drawn[2]
+        for site, key in zip(cases["site"], cases["patient_key"], strict=True):
+            met[site].add(key)
+    assert all(len(keys) <= 3 for keys in met.values())
+    assert any(len(keys) > 1 for keys in met.values())
+    assert len(set().union(*met.values())) == sum(map(len, met.values()))
 
 
-def test_every_opening_is_written_down_and_earlier_ones_stay(root: Path) -> None:
-    record_opening(root, [CELL])
-    record_opening(root, [Cell("rated", "liar", 2, 2), CELL])
+def test_every_opening_is_written_down_once_and_earlier_ones_stay(root: Path, source: Path) -> None:
+    other = Cell("zero-shot", "clean", 1, 1)
+    for cells in ([CELL], [CELL], [CELL, other]):
+        for cell in cells:
+            opened(root, source, cell)
+        record_opening(root, cells)
     entries = json.loads((root / RECORD).read_text())
-    assert [entry["cells"] for entry in entries] == [[CELL.name], [CELL.name, "rated-liar-2-2"]]
+    assert [list(entry["cells"]) for entry in entries] == [[CELL.name], [other.name]]
     assert all(set(entry) == {"opened", "code_version", "cells"} for entry in entries)
     assert entries[0]["opened"] <= entries[1]["opened"]

@@ -15,6 +15,7 @@ from tasks.study.by_weights import FULL_DTYPE_BYTES
 from tasks.study.cell import Cell
 from tasks.study.methods import ALL, METHODS
 from tasks.study.plan import choice_cells, planned_cells
+from tasks.study.run import is_finished
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.test_set import open_test, record_opening
 from tasks.study_report.choices import ROUND_COLUMNS, choice_table
@@ -45,7 +46,7 @@ def publish(root: Path, params: Params, out: Path) -> str:
         ConfigError: no cell is finished.
     """
     planned = planned_cells(params)
-    done = _finished(root, planned)
+    done = _finished(root, planned, params)
     if not done:
         what = f"none of the study's {len(planned)} cells is finished"
         raise ConfigError(
@@ -77,8 +78,10 @@ def attackers_of(cell: Cell, rounds: pd.DataFrame) -> set[str]:
     return {sites[place] for place in SCENARIOS[cell.scenario].attackers}
 
 
-def _finished(root: Path, cells: list[Cell]) -> list[Cell]:
-    return [cell for cell in cells if (root / "cells" / cell.name / "identity").exists()]
+def _finished(root: Path, cells: list[Cell], params: Params) -> list[Cell]:
+    """Those trained under these very settings, this code and this data; others are to be trained again."""
+    source = Path(params.study.source)
+    return [cell for cell in cells if is_finished(root, source, cell, params)]
 
 
 def _open_tests(root: Path, cells: list[Cell], params: Params) -> pd.DataFrame:
@@ -115,10 +118,10 @@ def _weights(root: Path, cells: list[Cell]) -> pd.DataFrame:
 
 def _choices(root: Path, params: Params, full_bytes: int) -> pd.DataFrame:
     """Validation alone: read from rounds.csv, no model is touched."""
-    chosen = _finished(root, choice_cells(params))
+    chosen = _finished(root, choice_cells(params), params)
     defaults = {cell.method: _default_of(cell.method) for cell in chosen}
     beside = {Cell(defaults[c.method], c.scenario, c.split_seed, c.train_seed): None for c in chosen}
-    parts = [_rounds(root, cell) for cell in (*_finished(root, list(beside)), *chosen)]
+    parts = [_rounds(root, cell) for cell in (*_finished(root, list(beside), params), *chosen)]
     rounds = pd.concat(parts) if parts else pd.DataFrame(columns=ROUND_COLUMNS)
     return choice_table(rounds, defaults, full_bytes=full_bytes)
 

@@ -50,6 +50,12 @@ def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
     return folder
 
 
+def is_finished(root: Path, source: Path, cell: Cell, params: Params) -> bool:
+    """Whether a cell was trained under these settings, this code and this data."""
+    mark = root / "cells" / cell.name / "identity"
+    return mark.exists() and mark.read_text() == build_trial(root, source, cell, params)[1]
+
+
 def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[Trial, str]:
     """The trial of a cell before its first round, and the hash of all that determines its outcome."""
     params = lay_over(params, ALL[cell.method].settings)

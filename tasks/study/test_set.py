@@ -65,7 +65,7 @@ def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
         return out
     trial, _ = build_trial(root, source, cell, params)
     models = read_models(folder)
-    if cell.scenario == "clean" and "global" in models:
+    if cell.scenario == "clean" and cell.method in params.study.adapted and "global" in models:
         models |= _adapted(trial, models["global"], ALL[cell.method].adapts)
     keys = _keys(root, source, cell, trial.params)
     rows = [row for owner, weights in models.items() for row in _evaluate(trial, owner, weights, keys)]
