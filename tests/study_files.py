@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ SETTINGS = (
 """Some layers wide enough for LoRA, some not; the judges accept nearly everything."""
 
 
+@cache
 def study_settings(*overrides: str) -> Params:
     """The project's settings, shrunk, with the study's rounds."""
     return study_params(load_params(PARAMS_FILE, (*SETTINGS, *overrides)))

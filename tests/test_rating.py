@@ -163,6 +163,13 @@ def test_the_reference_forgives_when_all_are_harmful_alike() -> None:
     assert worse["e"].penalty == pytest.approx(0.15)
 
 
+def test_the_reference_is_the_median_of_what_is_conceded() -> None:
+    gains = dict(zip(SITES, (-0.1, -0.2, -0.3, -0.4, -0.5), strict=True))
+    rated = rated_weights({c: by_all(g, c) for c, g in gains.items()}, RULE)
+    assert {r.reference for r in rated.values()} == {-0.3}
+    assert [r.penalty for r in rated.values()] == pytest.approx([0, 0, 0, 0.05, 0.15])
+
+
 def test_a_good_round_raises_no_bar() -> None:
     """The reference is never above 0: who gains nothing where others gain much is no culprit."""
     rated = rated_weights({c: by_all(0.5, c) for c in "abcd"} | {"e": by_all(0.0, "e")}, RULE)

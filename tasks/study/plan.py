@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from model.errors import ConfigError
 from tasks.settings import Params
 from tasks.study.cell import Cell
-from tasks.study.methods import ALL
+from tasks.study.methods import ALL, CHOICES, METHODS, Method
 from tasks.study.scenarios import SCENARIOS
 
 
@@ -22,7 +24,8 @@ def study_params(params: Params) -> Params:
         ConfigError: the study names a method or scenario that does not exist.
     """
     asked = params.study
-    _refuse_unknown({*asked.methods, *asked.defences, *asked.choices}, set(asked.scenarios))
+    _refuse_unknown({*asked.methods, *asked.defences}, METHODS, set(asked.scenarios))
+    _refuse_unknown({*asked.choices}, CHOICES, set())
     federation = params.federation.model_copy(update={"rounds": asked.rounds})
     return params.model_copy(update={"federation": federation})
 
@@ -39,14 +42,14 @@ def checked_cell(cell: Cell) -> Cell:
     Raises:
         ConfigError: names what is unknown, and what there is.
     """
-    _refuse_unknown({cell.method}, {cell.scenario})
+    _refuse_unknown({cell.method}, ALL, {cell.scenario})
     return cell
 
 
-def _refuse_unknown(methods: set[str], scenarios: set[str]) -> None:
-    unknown = sorted(methods - set(ALL)) + sorted(scenarios - set(SCENARIOS))
+def _refuse_unknown(methods: set[str], known_methods: Mapping[str, Method], scenarios: set[str]) -> None:
+    unknown = sorted(methods - set(known_methods)) + sorted(scenarios - set(SCENARIOS))
     if unknown:
-        known = f"methods: {', '.join(ALL)}; scenarios: {', '.join(SCENARIOS)}"
+        known = f"methods: {', '.join(known_methods)}; scenarios: {', '.join(SCENARIOS)}"
         raise ConfigError(f"the study does not know {', '.join(unknown)}", "study", known)
 
 
@@ -76,7 +79,7 @@ def parse_seed(text: str) -> tuple[int, int]:
         ConfigError: anything else.
     """
     split, hyphen, train = text.partition("-")
-    if not (hyphen and split.isdigit() and train.isdigit()):
+    if not (hyphen and text.isascii() and split.isdigit() and train.isdigit()):
         raise ConfigError(f"'{text}' is no pair of seeds", "study seed", "write SPLIT-TRAINING, such as 1-1")
     return int(split), int(train)
 

@@ -73,7 +73,16 @@ def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[T
 def _determining(params: Params) -> str:
     """The settings a cell's training depends on."""
     study = params.study
-    sections = (params.network, params.training, params.lora, params.package, params.rating, params.merge)
+    cohort = (params.data, study.validation, study.test)
+    sections = (
+        cohort,
+        params.network,
+        params.training,
+        params.lora,
+        params.package,
+        params.rating,
+        params.merge,
+    )
     return f"{sections}/{params.judge}/{params.federation.rounds}/{study.server}/{study.paper_strictness}"
 
 
