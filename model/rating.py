@@ -67,7 +67,7 @@ class RatedWeight:
         penalty: ``max(0, ref − margin − g_c)``, Dice.
         weight: ``exp(−λ · penalty)``, in (0, 1].
         aspect: ``mean`` or the structure that decided.
-        raters: how many findings there were.
+        raters: how many others found something that counts.
     """
 
     gain: float | None
@@ -140,7 +140,10 @@ def rated_weights(findings: Mapping[str, Mapping[str, Findings]], rule: RatingRu
     aspects = sorted({a for rated in findings.values() for found in rated.values() for a in found} | {MEAN})
     conceded = {a: {c: _conceded(c, rated, a, rule) for c, rated in findings.items()} for a in aspects}
     reference = {a: _reference(found.values()) for a, found in conceded.items()}
-    counts = {c: len(set(rated) - {c}) for c, rated in findings.items()}
+    counts = {
+        c: sum(r != c and any(map(_is_finite, found.values())) for r, found in rated.items())
+        for c, rated in findings.items()
+    }
     return {c: _weigh({a: conceded[a][c] for a in aspects}, reference, counts[c], rule) for c in findings}
 
 

@@ -13,6 +13,7 @@ from model.lora import read_adapter
 from model.package import pack_adapter, unpack_adapter
 from model.scoring import segment
 from model.seeds import derive_seed
+from tasks.adapter_spec import lora_spec
 from tasks.answers import find_answer
 from tasks.checkpoint import run_training
 from tasks.evaluate import evaluate_site
@@ -23,7 +24,7 @@ from tasks.personal import keep_helpful
 from tasks.rate import ScorePanel
 from tasks.records import Architecture, Close, Evaluation, Plan, Summary, model_sha256
 from tasks.slices import load_slices
-from tasks.train import lora_spec, train_lora
+from tasks.train import train_lora
 from tasks.weights import load_net, model_weights
 from tasks.workspace import Workspace
 

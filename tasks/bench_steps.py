@@ -22,9 +22,10 @@ from model.labels import N_CLASSES
 from model.network import build_net
 from model.seeds import derive_generator, derive_seed
 from model.training import Group, Training
+from tasks.adapter_spec import lora_spec
 from tasks.settings import Params
 from tasks.slices import Slices
-from tasks.train import lora_spec, train_lora
+from tasks.train import train_lora
 
 TARGET = 0.75
 """Of a full-weight step's time: the most that a step of an adapter may take."""

@@ -19,6 +19,7 @@ from model.merge import volume_weights
 from model.package import pack_adapter, unpack_adapter
 from model.seeds import derive_generator, derive_seed
 from model.training import Group, Training
+from tasks.adapter_spec import lora_spec
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
 from tasks.events import log_event
@@ -26,7 +27,7 @@ from tasks.files import sha256_bytes, write_atomic
 from tasks.records import FederationRecord
 from tasks.settings import Params
 from tasks.slices import load_slices
-from tasks.train import lora_spec, train_lora
+from tasks.train import train_lora
 from tasks.weights import load_net
 from tasks.workspace import Workspace
 

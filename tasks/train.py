@@ -15,6 +15,7 @@ from model.network import ResidualUNet
 from model.package import pack_adapter, unpack_adapter
 from model.seeds import derive_generator, derive_seed
 from model.training import Group, Training
+from tasks.adapter_spec import lora_spec
 from tasks.answers import find_answer
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
@@ -157,12 +158,6 @@ def train_lora(
         rates.weight_decay,
         generator,
     )
-
-
-def lora_spec(params: Params, rank: int) -> LoraSpec:
-    """The adapter's size under these settings."""
-    lora = params.lora
-    return LoraSpec(rank, lora.scaling, lora.wide_from, lora.trained_levels)
 
 
 def _train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import tasks.study.run
 from model.errors import ConfigError
 from tasks.files import write_atomic
 from tasks.study.cell import Cell, Outcome
-from tasks.study.methods import ALL, Method
+from tasks.study.choices import ALL
+from tasks.study.methods import Method
 from tasks.study.run import build_trial, read_models, run_cell
 from tasks.study.trial import Trial
 
@@ -46,15 +48,15 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             ran.append(name)
             return method.run(trial)
 
-        return Method(run, method.family, method.adapts, method.settings)
+        return replace(method, run=run)
 
     monkeypatch.setattr(tasks.study.run, "ALL", {name: counted(name, m) for name, m in ALL.items()})
     return ran
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that a cell leaves but the time it took."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "cost.json"}
+    """All that a cell leaves."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_cell_is_trained_once(root: Path, source: Path, trainings: list[str]) -> None:
@@ -64,7 +66,7 @@ def test_a_cell_is_trained_once(root: Path, source: Path, trainings: list[str]) 
     assert set(first) == {"models.safetensors", "rounds.csv", "gains.csv", "identity"}
 
 
-@pytest.mark.parametrize("victim", ["models.safetensors", "rounds.csv", "cost.json", "identity"])
+@pytest.mark.parametrize("victim", ["models.safetensors", "rounds.csv", "identity"])
 def test_a_kill_before_the_identity_leaves_the_cell_unfinished_and_it_is_run_again(
     root: Path, source: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
@@ -129,6 +131,7 @@ IDENTITY: dict[str, Callable[[], tuple[Cell, tuple[str, ...]]]] = {
     "merge": lambda: (CELL, ("merge.volume=sqrt",)),
     "package": lambda: (CELL, ("package.dtype=int8",)),
     "judge": lambda: (CELL, ("judge.tolerance=0.1",)),
+    "proximal": lambda: (CELL, ("study.proximal=0.5",)),
     "server": lambda: (CELL, ("study.server.beta=0.4",)),
 }
 

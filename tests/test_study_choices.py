@@ -11,6 +11,7 @@ import pytest
 from model.errors import DataError
 from tasks.study_report.choices import ROUND_COLUMNS, choice_table
 from tasks.study_report.costs import cell_costs, mean_upload
+from tasks.study_report.roles import Roles
 from tasks.study_report.rows import CASE_COLUMNS, CELL_COLUMNS
 from tasks.study_report.tables import make_tables
 from tasks.study_report.write import write_study
@@ -85,7 +86,7 @@ def test_no_choices_no_rows_and_a_missing_column_is_named() -> None:
 
 
 def test_the_page_says_that_choices_never_saw_the_test(tmp_path: Path) -> None:
-    empty = make_tables(pd.DataFrame(columns=CASE_COLUMNS), pd.DataFrame(columns=CELL_COLUMNS))
+    empty = make_tables(pd.DataFrame(columns=CASE_COLUMNS), pd.DataFrame(columns=CELL_COLUMNS), Roles())
     write_study(tmp_path / "with", empty, choice_table(chosen(), DEFAULTS, full_bytes=1000.0))
     page = (tmp_path / "with" / "README.md").read_text()
     assert "## What the defaults were chosen by (validation)\n\nThe test was not opened for these." in page

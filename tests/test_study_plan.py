@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,8 @@ from flows.cli import main
 from model.errors import ConfigError
 from tasks.settings import lay_over, load_params
 from tasks.study.cell import Cell
-from tasks.study.methods import ALL, CHOICES, METHODS
+from tasks.study.choices import ALL, CHOICES
+from tasks.study.methods import METHODS
 from tasks.study.plan import checked_cell, choice_cells, parse_seed, planned_cells, study_params
 from tasks.study.scenarios import SCENARIOS
 
@@ -37,7 +40,19 @@ def test_anything_else_is_no_pair_of_seeds(text: str) -> None:
     assert "SPLIT-TRAINING" in caught.value.mend
 
 
-@pytest.mark.parametrize("key", ["methods", "defences", "choices", "scenarios"])
+NAMES = (
+    "methods",
+    "defences",
+    "choices",
+    "scenarios",
+    "rating",
+    "rater_scenarios",
+    "rivals",
+    "rival_scenarios",
+)
+
+
+@pytest.mark.parametrize("key", NAMES)
 def test_an_unknown_name_in_the_settings_is_named(key: str) -> None:
     with pytest.raises(ConfigError, match="does not know fedmagic") as caught:
         study_settings(f"study.{key}=[fedmagic]")
@@ -55,9 +70,31 @@ def test_an_unknown_method_or_scenario_of_a_cell_is_named(method: str, scenario:
 
 
 def test_a_known_cell_passes() -> None:
-    cell = Cell("fedavg", "liar", 1, 2)
+    cell = Cell("rated", "liar", 1, 2)
     assert checked_cell(cell) == cell
-    assert cell.name == "fedavg-liar-1-2"
+    assert cell.name == "rated-liar-1-2"
+
+
+@pytest.mark.parametrize(
+    ("method", "scenario"),
+    [
+        ("fedavg", "scaled-update"),
+        ("fedit", "late"),
+        ("pooled", "absent-half"),
+        ("median", "liar"),
+        ("plain", "tiny-rater"),
+    ],
+)
+def test_a_scenario_that_means_nothing_to_a_method_is_refused(method: str, scenario: str) -> None:
+    with pytest.raises(ConfigError, match=f"{scenario} changes nothing for {method}"):
+        checked_cell(Cell(method, scenario, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "scenario"), [("fedavg", "swapped-labels"), ("median", "collusion"), ("paper", "liar")]
+)
+def test_a_scenario_that_reaches_a_method_is_run(method: str, scenario: str) -> None:
+    assert checked_cell(Cell(method, scenario, 1, 1))
 
 
 def test_the_study_has_rounds_of_its_own() -> None:
@@ -65,36 +102,58 @@ def test_the_study_has_rounds_of_its_own() -> None:
     assert params.federation.rounds == 4
 
 
-def test_every_method_runs_clean_and_the_defences_in_every_scenario() -> None:
+NO_OTHERS = ("study.rater_scenarios=[]", "study.rival_scenarios=[]")
+
+
+def test_every_method_runs_clean_and_in_its_scenarios() -> None:
     params = study_settings(
         "study.methods=[fedavg,rated]",
         "study.defences=[rated]",
-        "study.scenarios=[liar,late]",
+        "study.scenarios=[late]",
+        "study.rating=[rated]",
+        "study.rater_scenarios=[liar]",
+        "study.rivals=[krum]",
+        "study.rival_scenarios=[sign-flip]",
         "study.seeds=[1-1,2-5]",
+        "study.scenario_seeds=[2-5]",
     )
     names = [cell.name for cell in planned_cells(params)]
-    once = ["fedavg-clean", "rated-clean", "rated-liar", "rated-late"]
-    assert names == [f"{name}-{seed}" for seed in ("1-1", "2-5") for name in once]
+    clean = [f"{method}-clean-{seed}" for seed in ("1-1", "2-5") for method in ("fedavg", "rated")]
+    assert names == [*clean, "rated-late-2-5", "rated-liar-2-5", "krum-sign-flip-2-5"]
 
 
 def test_no_cell_is_planned_twice() -> None:
-    params = study_settings("study.scenarios=[clean,liar]", "study.seeds=[1-1,1-1]")
+    params = study_settings(
+        "study.scenarios=[clean,late]", "study.seeds=[1-1,1-1]", "study.scenario_seeds=[1-1]", *NO_OTHERS
+    )
     planned = planned_cells(params)
     assert len(planned) == len(set(planned))
 
 
 def test_choices_are_never_among_the_cells_that_the_test_is_opened_for() -> None:
     params = study_params(load_params(PARAMS_FILE))
-    assert not {cell.method for cell in planned_cells(params)} & set(CHOICES)
-    assert {cell.method for cell in choice_cells(params)} <= set(CHOICES)
-    assert {cell.scenario for cell in choice_cells(params)} == {"clean"}
-    assert not set(planned_cells(params)) & set(choice_cells(params))
+    choices, planned = choice_cells(params), planned_cells(params)
+    assert not {cell.method for cell in planned} & set(CHOICES)
+    assert {cell.scenario for cell in choices} == {"clean"}
+    assert not {cell.split_seed for cell in planned} & {cell.split_seed for cell in choices}
+
+
+def test_every_choice_is_run_with_its_default() -> None:
+    asked = load_params(PARAMS_FILE).study.choices
+    assert {ALL[choice].default for choice in asked} - {""} <= set(asked)
 
 
 def test_the_projects_own_plan_is_whole() -> None:
-    params = study_params(load_params(PARAMS_FILE))
-    assert set(params.study.methods) == set(METHODS)
-    assert set(params.study.scenarios) | {"clean"} == set(SCENARIOS)
+    asked = study_params(load_params(PARAMS_FILE)).study
+    assert set(asked.methods) == set(METHODS)
+    assert {*asked.scenarios, *asked.rater_scenarios, "clean"} == set(SCENARIOS)
+
+
+def test_neighbouring_seeds_of_the_project_differ_in_split_or_in_training_alone() -> None:
+    pairs = [parse_seed(seed) for seed in load_params(PARAMS_FILE).study.seeds]
+    assert all((a[0] == b[0]) != (a[1] == b[1]) for a, b in itertools.pairwise(pairs))
+    assert len({split for split, _ in pairs}) >= 3
+    assert set(load_params(PARAMS_FILE).study.scenario_seeds) <= set(load_params(PARAMS_FILE).study.seeds)
 
 
 @pytest.mark.parametrize("method", ALL)
@@ -103,9 +162,9 @@ def test_the_settings_that_a_method_lays_over_are_accepted(method: str) -> None:
     tree = params.model_dump(mode="json")
     for setting in ALL[method].settings:
         key, _, value = setting.partition("=")
-        section, name = key.split(".")
+        found = functools.reduce(lambda node, name: node[name], key.split("."), tree)
         meant = yaml.safe_load(value)
-        assert tree[section][name] == (float(meant) if isinstance(tree[section][name], float) else meant)
+        assert found == (float(meant) if isinstance(found, float) else meant)
 
 
 @pytest.fixture

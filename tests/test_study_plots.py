@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from tasks.study_report.label_places import free_place
 from tasks.study_report.picture_bytes import bytes_picture, pareto_front
 from tasks.study_report.picture_methods import method_picture
 from tasks.study_report.picture_scenarios import scenario_picture
+from tasks.study_report.picture_style import footnote
 from tasks.study_report.picture_weights import weights_picture
 
 PNG = b"\x89PNG"
@@ -39,7 +41,8 @@ def scenarios() -> pd.DataFrame:
     rows = {
         ("clean", "rated"): (math.nan, math.nan, math.nan),
         ("sign-flip", "rated"): (-0.004, -0.012, 0.001),
-        ("sign-flip", "average"): (-0.6, -0.65, -0.55),
+        ("sign-flip", "plain"): (-0.6, -0.65, -0.55),
+        ("sign-flip", "median"): (-0.1, -0.12, -0.08),
         ("liar", "rated"): (-0.02, math.nan, math.nan),
     }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "low", "high"])
@@ -65,6 +68,28 @@ def test_bytes_scenarios_and_weights_are_drawn() -> None:
     assert bytes_picture(methods(), {"rated": "ours"}).startswith(PNG)
     assert scenario_picture(scenarios()).startswith(PNG)
     assert weights_picture(weights()).startswith(PNG)
+
+
+@pytest.mark.parametrize("picture", [method_picture, bytes_picture])
+def test_methods_that_are_left_out_are_named_and_not_drawn(picture: Callable[..., bytes]) -> None:
+    rest = methods().drop(index="rated")
+    assert picture(methods(), left_out=("rated",)) == picture(rest, left_out=("rated",))
+    assert picture(methods(), left_out=("rated",)) not in (picture(rest), picture(methods()))
+    assert picture(methods(), left_out=tuple(methods().index)) != picture(pd.DataFrame())
+
+
+def test_the_footnote_names_all_that_are_left_out_in_lines_that_fit() -> None:
+    names = [f"method-{k}" for k in range(30)]
+    lines = footnote(names).splitlines()
+    assert footnote([]) == ""
+    assert "".join(lines).startswith("not drawn, seeds missing: method-0, method-1,")
+    assert all(name in footnote(names) for name in names)
+    assert max(map(len, lines)) < 100
+
+
+def test_rivals_are_left_to_the_table_of_scenarios() -> None:
+    table = scenarios()
+    assert scenario_picture(table) == scenario_picture(table.drop(index=("sign-flip", "median")))
 
 
 def test_empty_tables_say_so_instead_of_failing() -> None:

@@ -14,17 +14,24 @@ from study_files import CULPRIT, SITES, study_root, study_settings, study_source
 from model.errors import ConfigError
 from tasks.settings import Params
 from tasks.study.cell import Cell
-from tasks.study.publish import attackers_of, publish
+from tasks.study.methods import METHODS
+from tasks.study.publish import attackers_of, publish, study_roles
 from tasks.study.run import run_cell
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.test_set import RECORD, SALT, mean_of_defined, open_test, record_opening
+from tasks.study_report.roles import Roles
 
 PLAN = (
     "study.methods=[zero-shot,fedavg,average,rated]",
-    "study.defences=[rated]",
-    "study.scenarios=[liar]",
-    "study.choices=[int8-64k,fedavg-lr-4e-3]",
+    "study.defences=[rated,plain]",
+    "study.scenarios=[]",
+    "study.rating=[rated]",
+    "study.rater_scenarios=[liar]",
+    "study.rivals=[median,krum]",
+    "study.rival_scenarios=[]",
+    "study.choices=[average,int8-64k,fedavg,fedavg-lr-4e-3]",
     "study.seeds=[1-1]",
+    "study.scenario_seeds=[1-1]",
     "study.choice_seeds=[1-1]",
 )
 DONE = [("zero-shot", "clean"), ("average", "clean"), ("rated", "liar"), ("int8-64k", "clean")]
@@ -161,6 +168,31 @@ def test_a_new_salt_gives_all_patients_new_keys(root: Path, source: Path) -> Non
 def test_a_patients_mean_is_over_the_defined_structures() -> None:
     assert mean_of_defined([0.6, float("nan"), 0.8]) == pytest.approx(0.7)
     assert pd.isna(mean_of_defined([float("nan")] * 3))
+
+
+def test_another_split_has_another_attacker() -> None:
+    rounds = pd.DataFrame({"site": SITES})
+    found = [attackers_of(Cell("rated", "sign-flip", split, 1), rounds) for split in range(len(SITES))]
+    assert found == [{site} for site in SITES]
+
+
+def test_the_report_compares_a_scenario_with_the_one_beside_it_if_the_sites_are_the_same() -> None:
+    roles = study_roles(plan(Path("nowhere")))
+    assert roles.beside["stealthy-poison"] == "scanner-shift"
+    assert set(SCENARIOS) - set(roles.beside) == {"clean", "imbalanced", "mixed-clinic"}
+    assert {twin for name, twin in roles.beside.items() if name != "stealthy-poison"} == {"clean"}
+
+
+def test_every_culprit_of_a_scenario_is_an_attacker_or_a_faulty_rater_in_the_claims() -> None:
+    roles = study_roles(plan(Path("nowhere")))
+    assert roles.rater_faults == ("liar", "biased-rater", "tiny-rater")
+    assert set(roles.attacks) == set(SCENARIOS) - set(HONEST)
+    assert roles.rivals == ("median", "krum")
+
+
+def test_the_methods_that_the_report_shows_by_name_exist() -> None:
+    roles = Roles()
+    assert {roles.ours, roles.plain, roles.reference, *roles.local, *roles.by_seed} <= set(METHODS)
 
 
 HONEST = ("clean", "imbalanced", "mixed-clinic", "scanner-shift", "liar", "biased-rater", "tiny-rater")

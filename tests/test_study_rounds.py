@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,18 +12,21 @@ import torch
 from study_files import CULPRIT, SITES, same_weights, trial_of
 from torch import Tensor
 
-import tasks.study.by_steps
 import tasks.study.local
+import tasks.study.merging
+import tasks.study.trial
 from model.factors import Adapter, Factors, adapter_norm, factorise
-from model.lora import LoraSpec
+from model.lora import LoraSpec, layer_rank
 from model.methods.hetlora import cut
-from model.network import ResidualUNet
+from model.network import ResidualUNet, is_wide
 from model.seeds import derive_seed
 from tasks.settings import Params
 from tasks.slices import Slices
 from tasks.study.cell import Outcome, Weights
+from tasks.study.choices import ALL
 from tasks.study.local import fresh_pairs, train_pairs
-from tasks.study.methods import ALL, METHODS
+from tasks.study.memo import Memo
+from tasks.study.methods import METHODS
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.trial import Trial
 
@@ -45,21 +49,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trial(tmp_path_factory: pytest.TempPathFactory, root: Path):  # type: ignore[no-untyped-def]
-    """Makes trials of a method in a scenario under overrides; nothing is ever written."""
-    return lambda *asked: trial_of(tmp_path_factory, root, *asked)
+    """Makes trials of a method in a scenario under overrides, each with an empty memory."""
+
+    def made(*asked: str) -> Trial:
+        memo = Memo(tmp_path_factory.mktemp("memo"), "")
+        return replace(trial_of(tmp_path_factory, root, *asked), memo=memo)
+
+    return made
 
 
 @pytest.fixture
 def merged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Adapter], dict[str, float]]]:
     """Updates and coefficients of every merge."""
     seen: list[tuple[dict[str, Adapter], dict[str, float]]] = []
-    merge = tasks.study.by_steps.merge_step
+    merge = tasks.study.merging.merge_step
 
     def spy(updates: Mapping[str, Adapter], coefficients: Mapping[str, float]) -> dict[str, Factors]:
         seen.append((dict(updates), dict(coefficients)))
         return merge(updates, coefficients)
 
-    monkeypatch.setattr(tasks.study.by_steps, "merge_step", spy)
+    monkeypatch.setattr(tasks.study.merging, "merge_step", spy)
     return seen
 
 
@@ -103,14 +112,35 @@ def test_a_method_starts_from_the_base_and_leaves_finite_models_that_differ_from
     assert (outcome.rounds[["validation_dice", "weight"]].stack().between(0, 1)).all()
 
 
-def test_stacking_products_and_residual_give_one_model_in_the_first_round(trial) -> None:
-    """FLoRA, FlexLoRA and FedEx-LoRA all fold Σ p B A exactly; with equal ranks they train the same pairs."""
+def test_stack_and_residual_give_one_model_in_the_first_round(trial) -> None:
+    """FLoRA and FedEx-LoRA fold Σ p B A exactly; with equal ranks they train the same pairs."""
     equal = ("clean", "lora.rank_rule=constant", "training.steps=2")  # in the first step A stands still
-    models = {m: run(trial(m, *equal), m).models["global"] for m in ("flora", "flexlora", "fedex-lora")}
-    assert far(models["flora"], models["flexlora"]) < 1e-6
+    models = {m: run(trial(m, *equal), m).models["global"] for m in ("flora", "fedex-lora", "fedit")}
     assert far(models["flora"], models["fedex-lora"]) < 1e-6
-    fedit = run(trial("fedit", *equal), "fedit").models["global"]
-    assert far(models["flora"], fedit) > 1e-5
+    assert far(models["flora"], models["fedit"]) > 1e-5
+
+
+def test_flexlora_publishes_the_best_cut_of_floras_stack(trial) -> None:
+    equal = ("clean", "lora.rank_rule=constant", "training.steps=2")
+    at_work = trial("flora", *equal)
+    flora = run(at_work, "flora").models["global"]
+    flexlora = run(trial("flexlora", *equal), "flexlora").models["global"]
+    for name, W in at_work.base.items():
+        step, cut_step = flora[name] - W, flexlora[name] - W
+        rank = layer_rank(W, at_work.params.lora.rank_max) if is_wide(W, 2500) else W.shape[0]
+        best = factorise(step, rank)[0].product().reshape(W.shape)
+        assert float((cut_step - best).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["hetlora", "flexlora"])
+def test_a_rank_above_what_a_layer_bears_is_capped(trial, method: str) -> None:
+    outcome = run(trial(method, "clean", "lora.rank_max=60", "merge.rank_max=64", "study.rounds=2"), method)
+    assert set(outcome.rounds["round"]) == {1, 2}
+
+
+def test_a_wide_layers_bias_is_trained_whole_in_every_method(trial) -> None:
+    outcome = run(trial("fedit", "clean", "lora.wide_from=1", "study.rounds=2"), "fedit")
+    assert set(outcome.rounds["round"]) == {1, 2}
 
 
 def test_an_uncut_average_from_floras_start_is_floras_step(trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +156,7 @@ def test_an_uncut_average_from_floras_start_is_floras_step(trial, monkeypatch: p
         narrow = {name: factorise(W - start[name], W.shape[0])[0] for name, W in end.whole.items()}
         return end.pairs | narrow
 
-    monkeypatch.setattr(tasks.study.by_steps, "train_adapter", from_its_pairs)
+    monkeypatch.setattr(tasks.study.trial, "train_adapter", from_its_pairs)
     assert far(run(ours, "average").models["global"], flora) < 1e-6
 
 
@@ -197,7 +227,7 @@ def test_a_step_that_costs_too_much_is_halved_or_refused(trial) -> None:
 
 @pytest.mark.parametrize("scenario", ["swapped-labels", "shifted-masks", "flipped-images", "stealthy-poison"])
 def test_falsified_data_reach_the_attacker_alone_and_never_the_test(trial, scenario: str) -> None:
-    clean, attacked = (trial("rated", name).members for name in ("clean", scenario))
+    clean, attacked = (trial("rated", name).members for name in (SCENARIOS[scenario].beside, scenario))
     for site in SITES:
         assert attacked[site].attacker == (site == CULPRIT)
         assert _same_slices(attacked[site].train, clean[site].train) == (site != CULPRIT)
@@ -210,7 +240,7 @@ def test_falsified_data_reach_the_attacker_alone_and_never_the_test(trial, scena
 
 
 def test_copies_of_a_poisoner_do_not_make_it_count_for_more(trial) -> None:
-    clean, poisoned = trial("rated"), trial("rated", "stealthy-poison")
+    clean, poisoned = trial("rated", "scanner-shift"), trial("rated", "stealthy-poison")
     member = poisoned.members[CULPRIT]
     assert len(member.train.z) == 3 * member.slices == 3 * len(clean.members[CULPRIT].train.z)
     assert len(member.train.images) == len(member.train.masks) == len(member.train.patient)
@@ -341,6 +371,38 @@ def test_an_update_scaled_up_costs_the_attacker_its_weight(trial) -> None:
     rounds = run(trial("rated", "scaled-update", "training.steps=2"), "rated").rounds.set_index("site")
     assert rounds.loc[CULPRIT, "weight"] < 1e-3
     assert (rounds["weight"].drop(CULPRIT) == 1.0).all()
+
+
+def test_the_culprit_moves_on_with_the_split() -> None:
+    culprits = [SCENARIOS["liar"].turned(split).raters for split in range(7)]
+    assert culprits == [(0,), (1,), (2,), (3,), (4,), (0,), (1,)]
+    assert SCENARIOS["collusion"].turned(4).attackers == (4, 1)
+    assert SCENARIOS["clean"].turned(3) == SCENARIOS["clean"]
+
+
+def test_every_scenario_is_compared_with_one_that_has_no_fault() -> None:
+    for scenario in SCENARIOS.values():
+        beside = SCENARIOS[scenario.beside]
+        assert not (beside.attack or beside.rater_fault or beside.absent or beside.late)
+        assert beside.scanners == scenario.scanners or not scenario.attack
+
+
+def test_raters_pay_for_the_candidates_they_fetch(trial) -> None:
+    k = "rating.raters=2"
+    plain = run(trial("average", "clean", k), "average").rounds
+    rated = run(trial("rated", "clean", k), "rated").rounds
+    more = rated["download_bytes"] - plain["download_bytes"]
+    ups = plain["upload_bytes"]
+    assert more.between(2 * ups.min(), 2 * ups.max()).all()
+
+
+def test_plain_merging_clips_nothing_and_asks_nobody(trial, merged: list) -> None:  # type: ignore[type-arg]
+    for method in ("plain", "average"):
+        run(trial(method, "scaled-update", *EXACT, "judge.tolerance=0"), method)
+    (_, plain), (_, clipped) = merged
+    assert sum(plain.values()) == pytest.approx(1)
+    assert clipped[CULPRIT] < plain[CULPRIT] / 3
+    assert {site: clipped[site] for site in HONEST} == pytest.approx({site: plain[site] for site in HONEST})
 
 
 def test_no_scenario_is_clean_under_another_name() -> None:

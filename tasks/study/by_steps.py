@@ -7,29 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from model.assign import assign_raters
-from model.attacks import UPDATE_ATTACKS, lying_gains
-from model.factors import Adapter, Factors, factorise, fold
-from model.judge import FRACTIONS
-from model.merge import clip_factors, merge_shares, merge_step, update_norms
+from model.attacks import lying_gains
+from model.factors import Adapter, Factors, fold
+from model.judge import FRACTIONS, accepted_fraction
 from model.methods.rate_my_lora import paper_weights
-from model.methods.robust import coordinate_median, krum_update, trimmed_mean
-from model.methods.server_optimizers import AdamState, MomentumState, adam_step, momentum_step
 from model.rating import MEAN, Finding, Findings, measure_aspects, rated_weights
-from model.seeds import derive_generator, derive_seed
+from model.seeds import derive_generator
 from tasks.packing import pack_parcel
 from tasks.rating_rule import rating_rule
 from tasks.study.cell import Weights
-from tasks.study.local import dense, fresh_pairs, train_adapter, train_pairs
+from tasks.study.merging import OURS, RATES, Merge, Server, merge_sent
+from tasks.study.sending import Sent, send_up_projection, send_update
 from tasks.study.trial import Trial
-
-Merge = Literal["average", "rated", "paper", "median", "trimmed-mean", "krum", "fedavgm", "fedadam"]
 
 
 @dataclass
@@ -37,23 +31,13 @@ class _Memory:
     """What lasts from round to round."""
 
     weights: Weights
+    scores: dict[str, Tensor]
     carry: dict[str, Factors] = field(default_factory=dict)
     residuals: dict[str, dict[str, Factors]] = field(default_factory=dict)
-    bank: dict[str, Adapter] = field(default_factory=dict)
+    bank: dict[str, Sent] = field(default_factory=dict)
     last_step: Adapter | None = None
-    momentum: MomentumState = field(default_factory=MomentumState)
-    adam: AdamState = field(default_factory=AdamState)
-    scores: dict[str, Tensor] = field(default_factory=dict)
+    server: Server = field(default_factory=Server)
     gains: list[dict[str, object]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """One update as the hub receives it."""
-
-    adapter: Adapter
-    n_bytes: int
-    discount: float = 1.0
 
 
 def run_steps(
@@ -69,82 +53,68 @@ def run_steps(
     Returns:
         ``global`` → weights, and the gains that raters measured.
     """
-    memory = _Memory(trial.base)
-    memory.scores = {site: trial.validate(trial.base, site) for site in trial.sites}
+    memory = _Memory(trial.base, {site: trial.validate(trial.base, site) for site in trial.sites})
     for number in range(1, trial.params.federation.rounds + 1):
-        sent = _collect(trial, memory, number, shared_down)
-        weights = _weights(trial, memory, sent, merge, number)
-        step = _step(trial, memory, sent, weights, merge)
-        down = _publish(trial, memory, step)
+        fresh = _train_present(trial, memory, number, shared_down)
+        arrived = _arrived(trial, memory, fresh)
+        asked = _asked(trial, arrived, number) if merge in RATES else {}
+        rated = _rate_all(trial, memory, arrived, asked, merge, number)
+        step = merge_sent(trial, memory.weights, arrived, rated, merge, memory.server)
+        down = _publish(trial, memory, step, judged=merge in OURS)
         for site in trial.sites:
-            up = sent[site].n_bytes if site in sent else 0
-            trial.note(number, site, memory.scores[site], up, down, weights.get(site, float("nan")))
+            up = fresh[site].n_bytes if site in fresh else 0
+            candidates = sum(arrived[c].n_bytes for c in asked.get(site, ()))
+            weight = rated.get(site, float("nan"))
+            trial.note(number, site, memory.scores[site], up, down + candidates, weight)
     return {"global": memory.weights}, pd.DataFrame(memory.gains)
 
 
-def _collect(trial: Trial, memory: _Memory, number: int, shared_down: bool) -> dict[str, _Sent]:
-    """Updates that arrive in this round: from everyone present, those of the late from the round before."""
+def _train_present(trial: Trial, memory: _Memory, number: int, shared_down: bool) -> dict[str, Sent]:
+    """What everyone who is there uploads in this round."""
     away = set(trial.places(trial.scenario.absent)) if number % 2 == 1 else set()
-    late = set(trial.places(trial.scenario.late))
-    arrived = {}
+    fresh = {}
     for site in trial.sites:
         if site in away:
             continue
-        fresh = (_train_up if shared_down else _train)(trial, memory, site, number)
-        if site not in late:
-            arrived[site] = fresh
-            continue
-        if site in memory.bank:
-            arrived[site] = _Sent(memory.bank[site], fresh.n_bytes, trial.params.merge.late_discount)
-        memory.bank[site] = fresh.adapter
-    return arrived
+        rest = memory.residuals.get(site, {})
+        if shared_down:
+            fresh[site] = send_up_projection(trial, site, memory.weights, rest, number)
+        else:
+            fresh[site] = send_update(trial, site, memory.weights, rest, memory.last_step, number)
+        memory.residuals[site] = fresh[site].rest
+    return fresh
 
 
-def _train(trial: Trial, memory: _Memory, site: str, number: int) -> _Sent:
-    params, spec = trial.params, trial.spec(site)
-    slices, seed = trial.members[site].train, derive_seed(trial.seed, site, number)
-    update: Adapter = train_adapter(params, slices, memory.weights, spec, params.training.steps, seed)
-    attack = UPDATE_ATTACKS.get(trial.scenario.attack)
-    if attack is not None and site in trial.places(trial.scenario.attackers):
-        update = attack(update, memory.last_step, derive_generator(seed, "attack"))
-    package, rest = params.package, memory.residuals.get(site, {})
-    parcel = pack_parcel(update, rest, package, package.upload_bytes, params.merge.rank_max)
-    memory.residuals[site] = parcel.rest
-    return _Sent(parcel.decoded, len(parcel.data))
-
-
-def _train_up(trial: Trial, memory: _Memory, site: str, number: int) -> _Sent:
-    """As :func:`_train` with A from the round's seed; B travels in its own small basis, whole layers as always.
-
-    A of the next round is another one, so what was cut of a B is not carried over.
-    """
-    params, spec = trial.params, replace(trial.spec(site), rank=trial.params.lora.rank_max)
-    slices, seed = trial.members[site].train, derive_seed(trial.seed, site, number)
-    pairs = fresh_pairs(params, memory.weights, spec, derive_seed(trial.seed, "shared A", number))
-    end = train_pairs(params, slices, memory.weights, spec, seed, pairs, freeze_down=True)
-    coded = {name: Factors(f.B, torch.eye(f.rank, dtype=f.B.dtype)) for name, f in end.pairs.items()}
-    for name, W in end.whole.items():
-        coded[name] = factorise(W - memory.weights[name], W.shape[0])[0]
-    package, rest = params.package, memory.residuals.get(site, {})
-    parcel = pack_parcel(coded, rest, package, package.upload_bytes, params.merge.rank_max)
-    memory.residuals[site] = {name: f for name, f in parcel.rest.items() if name not in pairs}
-    decoded = {
-        name: Factors(f.B, f.A @ pairs[name].A.float()) if name in pairs else f
-        for name, f in parcel.decoded.items()
+def _arrived(trial: Trial, memory: _Memory, fresh: Mapping[str, Sent]) -> dict[str, Sent]:
+    """What the hub merges in this round: of the late, their upload of the round before."""
+    late = set(trial.places(trial.scenario.late))
+    aged = {
+        site: replace(sent, discount=trial.params.merge.late_discount) for site, sent in memory.bank.items()
     }
-    return _Sent(decoded, len(parcel.data))
+    memory.bank = {site: sent for site, sent in fresh.items() if site in late}
+    return {site: sent for site, sent in fresh.items() if site not in late} | aged
 
 
-def _weights(
-    trial: Trial, memory: _Memory, sent: Mapping[str, _Sent], merge: Merge, number: int
+def _asked(trial: Trial, arrived: Mapping[str, Sent], number: int) -> dict[str, tuple[str, ...]]:
+    """Rater → candidates."""
+    generator = derive_generator(trial.seed, "raters", number)
+    return assign_raters(sorted(arrived), trial.params.rating.raters, generator)
+
+
+def _rate_all(
+    trial: Trial,
+    memory: _Memory,
+    arrived: Mapping[str, Sent],
+    asked: Mapping[str, tuple[str, ...]],
+    merge: Merge,
+    number: int,
 ) -> dict[str, float]:
     """What rating makes of the updates; 1 for all where the method does not rate."""
-    if merge not in ("rated", "paper"):
-        return dict.fromkeys(sent, 1.0)
-    findings: dict[str, dict[str, Findings]] = {site: {} for site in sent}
-    generator = derive_generator(trial.seed, "raters", number)
-    for rater, candidates in assign_raters(sorted(sent), trial.params.rating.raters, generator).items():
-        seen = {c: _rate(trial, memory, sent[c].adapter, rater) for c in candidates}
+    if merge not in RATES:
+        return dict.fromkeys(arrived, 1.0)
+    findings: dict[str, dict[str, Findings]] = {site: {} for site in arrived}
+    for rater, candidates in asked.items():
+        seen = {c: _rate(trial, memory, arrived[c].adapter, rater) for c in candidates}
         for candidate, found in _told(trial, rater, seen).items():
             findings[candidate][rater] = found
             memory.gains += [
@@ -174,68 +144,23 @@ def _told(trial: Trial, rater: str, seen: dict[str, dict[str, Finding]]) -> dict
     return {c: dict.fromkeys(seen[c], Finding(lie, 0.0)) for c, lie in lies.items()}
 
 
-def _step(
-    trial: Trial, memory: _Memory, sent: Mapping[str, _Sent], weights: Mapping[str, float], merge: Merge
-) -> dict[str, Factors]:
-    updates = {site: s.adapter for site, s in sent.items()}
-    shares = trial.shares(sorted(sent))
-    volumes = {site: shares[site] * sent[site].discount for site in sent}
-    if merge in ("median", "trimmed-mean", "krum"):
-        return _factors(_robust(updates, memory.weights, merge), trial)
-    settings = trial.params.merge
-    form = "paper" if merge == "paper" else settings.form
-    coefficients = merge_shares(weights, volumes, form)
-    if merge == "rated":
-        clips = clip_factors(update_norms(updates), settings.clip)
-        coefficients = {site: c * clips[site] for site, c in coefficients.items()}
-    step = merge_step(updates, coefficients)
-    if merge not in ("fedavgm", "fedadam"):
-        return step
-    merged = dense(step, memory.weights)
-    server = trial.params.study.server
-    if merge == "fedavgm":
-        memory.momentum, moved = momentum_step(memory.momentum, merged, server.beta, server.rate_momentum)
-    else:
-        memory.adam, moved = adam_step(
-            memory.adam, merged, server.rate_adam, server.beta, server.beta2, server.tau
-        )
-    return _factors(moved, trial)
-
-
-def _robust(updates: Mapping[str, Adapter], weights: Weights, merge: Merge) -> dict[str, Tensor]:
-    layers = sorted({name for update in updates.values() for name in update})
-    full = {
-        site: {
-            name: dense({name: update[name]}, weights)[name]
-            if name in update
-            else torch.zeros(weights[name].shape, dtype=torch.float64)
-            for name in layers
-        }
-        for site, update in updates.items()
-    }
-    if merge == "median":
-        return coordinate_median(full)
-    return trimmed_mean(full, 1) if merge == "trimmed-mean" else krum_update(full, 1)
-
-
-def _factors(step: Mapping[str, Tensor], trial: Trial) -> dict[str, Factors]:
-    return {name: factorise(delta, trial.params.merge.rank_max)[0] for name, delta in step.items()}
-
-
-def _publish(trial: Trial, memory: _Memory, step: Adapter) -> int:
-    """Compress the step, let the sites judge it, fold what they accept, carry over what was cut."""
+def _publish(trial: Trial, memory: _Memory, step: Adapter, judged: bool) -> int:
+    """Compress the step, let the sites judge it where they do, fold what is accepted, carry over what was cut."""
     params = trial.params
     package = params.package
     parcel = pack_parcel(step, memory.carry, package, package.download_bytes, params.merge.rank_max)
     for fraction in (*FRACTIONS, 0.0):
         weights = fold(memory.weights, parcel.decoded, fraction)
         scores = {site: trial.validate(weights, site) for site in trial.sites}
-        gains = sorted(
-            float(scores[s].nanmean(1).nanmean() - memory.scores[s].nanmean(1).nanmean()) for s in trial.sites
-        )
-        if fraction == 0.0 or gains[len(gains) // 2] >= -params.judge.tolerance:
+        gains = {site: _mean(scores[site]) - _mean(memory.scores[site]) for site in trial.sites}
+        if not judged or accepted_fraction({fraction: gains}, params.judge.tolerance):
             break
     if fraction > 0:
         memory.carry = {name: Factors(fraction * f.B, f.A) for name, f in parcel.rest.items()}
-    memory.weights, memory.scores, memory.last_step = weights, scores, parcel.decoded
+        memory.last_step = {name: Factors(fraction * f.B, f.A) for name, f in parcel.decoded.items()}
+    memory.weights, memory.scores = weights, scores
     return len(parcel.data)
+
+
+def _mean(scores: Tensor) -> float:
+    return float(scores.nanmean(1).nanmean())

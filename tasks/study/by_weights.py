@@ -15,7 +15,7 @@ from model.methods.fedce import (
 from model.seeds import derive_seed
 from tasks.slices import join_slices
 from tasks.study.cell import Weights
-from tasks.study.local import train_adapter, train_weights
+from tasks.study.local import train_weights
 from tasks.study.trial import Trial
 
 FULL_DTYPE_BYTES = 4
@@ -38,8 +38,7 @@ def _alone(trial: Trial, site: str, lora: bool) -> Weights:
     for number in range(1, params.federation.rounds + 1):
         seed = derive_seed(trial.seed, site, number, "alone")
         if lora:
-            spec = trial.spec(site)
-            weights = fold(weights, train_adapter(params, train, weights, spec, params.training.steps, seed))
+            weights = fold(weights, trial.train(site, weights, params.training.steps, seed))
         else:
             weights = train_weights(params, train, weights, params.training.steps, seed)
         trial.note(number, site, trial.validate(weights, site), 0, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import secrets
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,14 @@ import numpy as np
 from model.partitions import imbalanced, mixed_clinic
 from model.seeds import derive_seed
 from tasks.acdc import read_acdc
-from tasks.cases import CARD_FILE
 from tasks.files import sha256_bytes, write_atomic
 from tasks.prepare import prepare
 from tasks.settings import Params
-from tasks.study.scenarios import Partition
-
-N_SITES = 5
+from tasks.study.scenarios import N_SITES, Partition
 
 
 def study_cohort(root: Path, source: Path, partition: Partition, split_seed: int, params: Params) -> Path:
-    """Prepare the sites, or find them prepared.
+    """Prepare the sites, or find them prepared: whole or not at all, whoever else prepares them at the same time.
 
     Args:
         root: folder of the study.
@@ -40,9 +39,17 @@ def study_cohort(root: Path, source: Path, partition: Partition, split_seed: int
     settings = params.model_copy(update={"seed": split_seed, "data": data})
     mark = sha256_bytes(f"{source}/{data}".encode())[:8]
     home = root / "cohorts" / f"{partition}-{split_seed}-{mark}"
-    if not list(home.glob(f"*/{CARD_FILE}")):
+    if not home.exists():
         how = "group" if partition == "by-group" else _table(root, source, partition, split_seed)
-        prepare(source, "acdc", how, home, settings)
+        making = home.with_name(f".{home.name}-{secrets.token_hex(4)}")
+        try:
+            prepare(source, "acdc", how, making, settings)
+            making.rename(home)
+        except OSError:  # somebody else was faster
+            if not home.exists():
+                raise
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
     return home
 
 

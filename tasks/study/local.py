@@ -84,8 +84,8 @@ def train_pairs(
         for A in trainable.down.values():
             A.requires_grad_(False)
     _run_lora(params, net, factors, trainable.whole, slices, params.training.steps, seed)
-    state = net.state_dict()
-    narrow = {name: state[name].clone() for name in trained_layers(start, spec) if name not in pairs}
+    layers = [name for name in trained_layers(start, spec) if name not in pairs]
+    narrow = {name: net.get_parameter(name).detach().clone() for name in layers}
     return Pairs(read_pairs(trainable, spec), narrow)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from model.errors import ConfigError
 from tasks.settings import Params
 from tasks.study.cell import Cell
-from tasks.study.methods import ALL, CHOICES, METHODS, Method
+from tasks.study.choices import ALL
+from tasks.study.methods import METHODS, Method
 from tasks.study.scenarios import SCENARIOS
 
 
@@ -24,14 +25,18 @@ def study_params(params: Params) -> Params:
         ConfigError: the study names a method or scenario that does not exist.
     """
     asked = params.study
-    _refuse_unknown({*asked.methods, *asked.defences}, METHODS, set(asked.scenarios))
-    _refuse_unknown({*asked.choices}, CHOICES, set())
+    _refuse_unknown(
+        {*asked.methods, *asked.defences, *asked.rating, *asked.rivals},
+        METHODS,
+        {*asked.scenarios, *asked.rater_scenarios, *asked.rival_scenarios},
+    )
+    _refuse_unknown({*asked.choices}, ALL, set())
     federation = params.federation.model_copy(update={"rounds": asked.rounds})
     return params.model_copy(update={"federation": federation})
 
 
 def checked_cell(cell: Cell) -> Cell:
-    """Refuse a cell whose method or scenario does not exist.
+    """Refuse a cell whose method or scenario does not exist, or whose scenario means nothing to the method.
 
     Args:
         cell: as the command line names it.
@@ -43,6 +48,9 @@ def checked_cell(cell: Cell) -> Cell:
         ConfigError: names what is unknown, and what there is.
     """
     _refuse_unknown({cell.method}, ALL, {cell.scenario})
+    if not ALL[cell.method].is_reached_by(SCENARIOS[cell.scenario]):
+        what = f"scenario {cell.scenario} changes nothing for {cell.method}"
+        raise ConfigError(what, "study", f"run {cell.method} in the scenario clean")
     return cell
 
 
@@ -54,16 +62,32 @@ def _refuse_unknown(methods: set[str], known_methods: Mapping[str, Method], scen
 
 
 def planned_cells(params: Params) -> list[Cell]:
-    """Cells that the test is opened for: all methods in the clean federation, the defences in every scenario."""
+    """Cells that the test is opened for.
+
+    Args:
+        params: of :func:`study_params`.
+
+    Returns:
+        All methods in the clean federation, then the scenarios with their methods, each block seed by seed.
+
+    Raises:
+        ConfigError: a scenario means nothing to one of its methods.
+    """
     asked = params.study
-    cells: dict[Cell, None] = {}
-    for seed in asked.seeds:
-        pair = parse_seed(seed)
-        cells |= dict.fromkeys(Cell(method, "clean", *pair) for method in asked.methods)
-        cells |= dict.fromkeys(
-            Cell(method, scenario, *pair) for scenario in asked.scenarios for method in asked.defences
-        )
-    return list(cells)
+    blocks = [
+        (asked.seeds, asked.methods, ("clean",)),
+        (asked.scenario_seeds, asked.defences, asked.scenarios),
+        (asked.scenario_seeds, asked.rating, asked.rater_scenarios),
+        (asked.scenario_seeds, asked.rivals, asked.rival_scenarios),
+    ]
+    cells = [
+        Cell(method, scenario, *parse_seed(seed))
+        for seeds, methods, scenarios in blocks
+        for seed in seeds
+        for scenario in scenarios
+        for method in methods
+    ]
+    return [checked_cell(cell) for cell in dict.fromkeys(cells)]
 
 
 def parse_seed(text: str) -> tuple[int, int]:
@@ -85,7 +109,7 @@ def parse_seed(text: str) -> tuple[int, int]:
 
 
 def choice_cells(params: Params) -> list[Cell]:
-    """Cells that settings are chosen by, on validation; the test is never opened for them."""
+    """Cells that settings are chosen by, on validation, defaults among them; the test is not opened for them."""
     asked = params.study
     return [
         Cell(choice, "clean", *parse_seed(seed)) for seed in asked.choice_seeds for choice in asked.choices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,9 @@ from tasks.pretrain import need_base
 from tasks.settings import Params
 from tasks.study.by_weights import FULL_DTYPE_BYTES
 from tasks.study.cell import Cell
-from tasks.study.methods import ALL, METHODS
+from tasks.study.choices import ALL
+from tasks.study.merging import RATES
+from tasks.study.methods import METHODS
 from tasks.study.plan import choice_cells, planned_cells
 from tasks.study.run import is_finished
 from tasks.study.scenarios import SCENARIOS
@@ -24,11 +25,9 @@ from tasks.study_report.picture_bytes import bytes_picture
 from tasks.study_report.picture_methods import method_picture
 from tasks.study_report.picture_scenarios import scenario_picture
 from tasks.study_report.picture_weights import weights_picture
+from tasks.study_report.roles import Roles
 from tasks.study_report.tables import Tables, make_tables
 from tasks.study_report.write import write_study
-
-_RATES = ("rated", "paper")
-"""Methods whose weights come from ratings."""
 
 
 def publish(root: Path, params: Params, out: Path) -> str:
@@ -56,7 +55,7 @@ def publish(root: Path, params: Params, out: Path) -> str:
     cases = _open_tests(root, done, params)
     cells = pd.DataFrame([_costs(root, cell, params) for cell in done])
     grid = pd.DataFrame([vars(cell) for cell in planned])
-    tables = make_tables(cases, cells, full_bytes=full, planned=grid)
+    tables = make_tables(cases, cells, study_roles(params), full_bytes=full, planned=grid)
     choices = _choices(root, params, full)
     files = write_study(out, tables, choices, _pictures(tables, _weights(root, done)))
     return f"{len(done)} of {len(planned)} cells; {', '.join(file.name for file in files)} in {out}"
@@ -75,7 +74,29 @@ def attackers_of(cell: Cell, rounds: pd.DataFrame) -> set[str]:
         Their names; empty where nobody attacks.
     """
     sites = sorted(set(rounds["site"]))
-    return {sites[place] for place in SCENARIOS[cell.scenario].attackers}
+    return {sites[place] for place in SCENARIOS[cell.scenario].turned(cell.split_seed).attackers}
+
+
+def study_roles(params: Params) -> Roles:
+    """What the scenarios are in the report.
+
+    Args:
+        params: name the rivals.
+
+    Returns:
+        The roles; a scenario's clean twin is the one beside it, where both have the same sites.
+    """
+    beside = {
+        name: s.beside
+        for name, s in SCENARIOS.items()
+        if name != s.beside and s.partition == SCENARIOS[s.beside].partition
+    }
+    return Roles(
+        rivals=params.study.rivals,
+        attacks=tuple(name for name, s in SCENARIOS.items() if s.attack),
+        rater_faults=tuple(name for name, s in SCENARIOS.items() if s.rater_fault and not s.attack),
+        beside=beside,
+    )
 
 
 def _finished(root: Path, cells: list[Cell], params: Params) -> list[Cell]:
@@ -101,8 +122,7 @@ def _costs(root: Path, cell: Cell, params: Params) -> dict[str, object]:
     rounds = _rounds(root, cell)
     return {
         **vars(cell),
-        **cell_costs(rounds, attackers_of(cell, rounds), cell.method in _RATES),
-        "seconds": json.loads((root / "cells" / cell.name / "cost.json").read_bytes())["seconds"],
+        **cell_costs(rounds, attackers_of(cell, rounds), METHODS[cell.method].merge in RATES),
         "rounds": params.federation.rounds,
         "steps": params.training.steps,
     }
@@ -119,23 +139,17 @@ def _weights(root: Path, cells: list[Cell]) -> pd.DataFrame:
 def _choices(root: Path, params: Params, full_bytes: int) -> pd.DataFrame:
     """Validation alone: read from rounds.csv, no model is touched."""
     chosen = _finished(root, choice_cells(params), params)
-    defaults = {cell.method: _default_of(cell.method) for cell in chosen}
-    beside = {Cell(defaults[c.method], c.scenario, c.split_seed, c.train_seed): None for c in chosen}
-    parts = [_rounds(root, cell) for cell in (*_finished(root, list(beside), params), *chosen)]
+    defaults = {cell.method: default for cell in chosen if (default := ALL[cell.method].default)}
+    parts = [_rounds(root, cell) for cell in chosen]
     rounds = pd.concat(parts) if parts else pd.DataFrame(columns=ROUND_COLUMNS)
     return choice_table(rounds, defaults, full_bytes=full_bytes)
-
-
-def _default_of(choice: str) -> str:
-    """The method that has the default in place of what the choice tries."""
-    return "fedavg" if ALL[choice].family == "full weights" else "average"
 
 
 def _pictures(tables: Tables, weights: pd.DataFrame) -> dict[str, bytes]:
     families = {name: method.family for name, method in METHODS.items()}
     return {
-        "Methods": method_picture(tables.methods, families),
-        "Bytes": bytes_picture(tables.methods, families),
+        "Methods": method_picture(tables.methods, families, tables.incomplete),
+        "Bytes": bytes_picture(tables.methods, families, tables.incomplete),
         "Scenarios": scenario_picture(tables.scenarios),
         "Weights": weights_picture(weights),
     }

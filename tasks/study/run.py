@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -10,16 +9,17 @@ from safetensors.torch import load, save
 
 from model.seeds import derive_seed
 from tasks.enrol import read_card
-from tasks.files import json_bytes, sha256_bytes, write_atomic
+from tasks.files import sha256_bytes, write_atomic
 from tasks.pretrain import need_base
 from tasks.settings import Params, lay_over
 from tasks.study.cell import Cell, Outcome, Weights
+from tasks.study.choices import ALL
 from tasks.study.cohorts import study_cohort
 from tasks.study.members import Member, read_members
-from tasks.study.methods import ALL
+from tasks.study.memo import Memo
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.trial import Trial
-from tasks.study.version import cell_version
+from tasks.study.version import cell_version, step_version
 
 
 def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
@@ -43,9 +43,7 @@ def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
     trial, identity = build_trial(root, source, cell, params)
     if (folder / "identity").exists() and (folder / "identity").read_text() == identity:
         return folder
-    started = time.monotonic()
-    outcome = ALL[cell.method].run(trial)
-    _keep(folder, outcome, round(time.monotonic() - started, 1))
+    _keep(folder, ALL[cell.method].run(trial))
     write_atomic(folder / "identity", identity.encode())
     return folder
 
@@ -59,31 +57,23 @@ def is_finished(root: Path, source: Path, cell: Cell, params: Params) -> bool:
 def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[Trial, str]:
     """The trial of a cell before its first round, and the hash of all that determines its outcome."""
     params = lay_over(params, ALL[cell.method].settings)
-    scenario = SCENARIOS[cell.scenario]
+    scenario = SCENARIOS[cell.scenario].turned(cell.split_seed)
     home = study_cohort(root, source, scenario.partition, cell.split_seed, params)
     members: dict[str, Member] = read_members(home, scenario, params, cell.train_seed)
     base = need_base(root / "base")
     weights = load((root / "base" / f"{base.sha256}.safetensors").read_bytes())
     data = "/".join(read_card(home / site).dataset_md5 for site in members)
     text = f"{cell}/{_determining(params)}/{scenario}/{base.sha256}/{data}/{cell_version()}"
-    seed = derive_seed(cell.train_seed, "study")
-    return Trial(params, scenario, members, weights, seed), sha256_bytes(text.encode())
+    seed, memo = derive_seed(cell.train_seed, "study"), Memo(root / "memo", step_version())
+    return Trial(params, scenario, members, weights, seed, memo), sha256_bytes(text.encode())
 
 
 def _determining(params: Params) -> str:
     """The settings a cell's training depends on."""
-    study = params.study
+    study, network = params.study, (params.network, params.training, params.lora, params.package)
     cohort = (params.data, study.validation, study.test)
-    sections = (
-        cohort,
-        params.network,
-        params.training,
-        params.lora,
-        params.package,
-        params.rating,
-        params.merge,
-    )
-    return f"{sections}/{params.judge}/{params.federation.rounds}/{study.server}/{study.paper_strictness}"
+    merging = (params.rating, params.merge, params.judge, params.federation.rounds)
+    return f"{cohort}/{network}/{merging}/{study.server}/{study.paper_strictness}/{study.proximal}"
 
 
 def read_models(folder: Path) -> dict[str, Weights]:
@@ -95,7 +85,7 @@ def read_models(folder: Path) -> dict[str, Weights]:
     return models
 
 
-def _keep(folder: Path, outcome: Outcome, seconds: float) -> None:
+def _keep(folder: Path, outcome: Outcome) -> None:
     (folder / "identity").unlink(missing_ok=True)
     models = {
         f"{name}|{layer}": W.half()
@@ -105,7 +95,6 @@ def _keep(folder: Path, outcome: Outcome, seconds: float) -> None:
     write_atomic(folder / "models.safetensors", save(models))
     for name, table in (("rounds", outcome.rounds), ("gains", outcome.gains)):
         write_atomic(folder / f"{name}.csv", _csv(table))
-    write_atomic(folder / "cost.json", json_bytes({"seconds": seconds}))
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+N_SITES = 5
+"""In every scenario."""
 
 Partition = Literal["by-group", "imbalanced", "mixed-clinic"]
 
@@ -22,6 +25,7 @@ class Scenario:
         raters: who rates that badly; a liar praises the other ones and damns the rest.
         absent: who stays away in every second round.
         late: whose update arrives a round late.
+        beside: the scenario that lacks this fault and nothing else, which it is compared with.
     """
 
     partition: Partition = "by-group"
@@ -33,9 +37,24 @@ class Scenario:
     raters: tuple[int, ...] = ()
     absent: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    beside: str = "clean"
+
+    def turned(self, by: int) -> Scenario:
+        """The same with every place moved on, so that no one site is the culprit under all splits."""
+
+        def moved(places: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple((place + by) % N_SITES for place in places)
+
+        return replace(
+            self,
+            attackers=moved(self.attackers),
+            raters=moved(self.raters),
+            absent=moved(self.absent),
+            late=moved(self.late),
+        )
 
 
-_ONE = (1,)
+_ONE = (0,)
 
 SCENARIOS: dict[str, Scenario] = {
     "clean": Scenario(),
@@ -50,9 +69,15 @@ SCENARIOS: dict[str, Scenario] = {
     "noise": Scenario(attack="noise", attackers=_ONE),
     "free-rider-zero": Scenario(attack="free-rider-zero", attackers=_ONE),
     "free-rider-replay": Scenario(attack="free-rider-replay", attackers=_ONE),
-    "stealthy-poison": Scenario(attack="stealthy-poison", attackers=_ONE, falsified=("train",)),
+    "stealthy-poison": Scenario(
+        scanners=True,
+        attack="stealthy-poison",
+        attackers=_ONE,
+        falsified=("train",),
+        beside="scanner-shift",
+    ),
     "collusion": Scenario(
-        attack="swapped-labels", attackers=(1, 3), rater_fault="liar", raters=(1, 3), falsified=("train",)
+        attack="swapped-labels", attackers=(0, 2), rater_fault="liar", raters=(0, 2), falsified=("train",)
     ),
     "liar": Scenario(rater_fault="liar", raters=_ONE),
     "biased-rater": Scenario(rater_fault="biased", raters=_ONE),

@@ -28,9 +28,9 @@ from tasks.personal import keep_helpful
 from tasks.settings import Params
 from tasks.slices import Slices
 from tasks.study.cell import Cell, Weights
+from tasks.study.choices import ALL
 from tasks.study.cohorts import study_cohort
-from tasks.study.local import train_adapter, train_weights
-from tasks.study.methods import ALL
+from tasks.study.local import train_weights
 from tasks.study.run import build_trial, read_models
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.trial import Trial
@@ -38,7 +38,6 @@ from tasks.study.version import cell_version
 
 RECORD = "test_opened.json"
 SALT = "salt"
-_TABLE, _MARK = "test.csv", "test.identity"
 
 
 def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
@@ -54,12 +53,11 @@ def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
         params: as the cell was trained with.
 
     Returns:
-        ``test.csv`` in the cell's folder: a row per model and patient. Dice is a volume's on the network's grid, mean
+        ``tests/CELL.csv``: a row per model and patient. Dice is a volume's on the network's grid, mean
         over ED and ES and then over the structures that are defined, see :func:`patient_dice`; the columns of the
         single structures are empty where one is not, so that they can be counted.
     """
-    folder = root / "cells" / cell.name
-    out, mark = folder / _TABLE, folder / _MARK
+    folder, out, mark = root / "cells" / cell.name, root / "tests" / f"{cell.name}.csv", _mark(root, cell)
     identity = _test_identity(root, folder, params)
     if mark.exists() and mark.read_text() == identity and out.exists():
         return out
@@ -90,7 +88,7 @@ def record_opening(root: Path, cells: list[Cell]) -> None:
     path = root / RECORD
     earlier = json.loads(path.read_bytes()) if path.exists() else []
     known = {opened for entry in earlier for opened in entry["cells"].items()}
-    marks = {cell.name: root / "cells" / cell.name / _MARK for cell in cells}
+    marks = {cell.name: _mark(root, cell) for cell in cells}
     found = {name: mark.read_text() for name, mark in marks.items() if mark.exists()}
     fresh = {name: identity for name, identity in found.items() if (name, identity) not in known}
     if not fresh:
@@ -98,6 +96,11 @@ def record_opening(root: Path, cells: list[Cell]) -> None:
     opened = datetime.now(UTC).isoformat(timespec="seconds")
     entry = {"opened": opened, "code_version": cell_version(), "cells": fresh}
     write_atomic(path, json_bytes([*earlier, entry]))
+
+
+def _mark(root: Path, cell: Cell) -> Path:
+    """Holds the identity that a cell's test table was made under; beside the cells, whose hashes DVC keeps."""
+    return root / "tests" / f"{cell.name}.identity"
 
 
 def patient_dice(predicted: Tensor, slices: Slices) -> dict[int, list[float]]:
@@ -147,7 +150,7 @@ def _adapted(trial: Trial, weights: Weights, how: str) -> dict[str, Weights]:
             trained = train_weights(params, train, weights, steps, seed)
             update = {name: factorise(W - weights[name], W.shape[0])[0] for name, W in trained.items()}
         else:
-            update = train_adapter(params, train, weights, trial.spec(site), steps, seed)
+            update = trial.train(site, weights, steps, seed)
         kept, _ = keep_helpful(weights, update, partial(_mean_dice, trial, site))
         adapted[site] = fold(weights, kept)
     return adapted

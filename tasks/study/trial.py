@@ -9,15 +9,17 @@ from functools import cached_property
 import pandas as pd
 from torch import Tensor
 
+from model.factors import Factors
 from model.lora import LoraSpec, rank_for_volume
 from model.merge import volume_weights
 from model.network import ResidualUNet, build_net
-from model.scoring import Panel
+from tasks.adapter_spec import lora_spec
 from tasks.settings import Params
 from tasks.study.cell import Weights
+from tasks.study.local import train_adapter
 from tasks.study.members import Member
+from tasks.study.memo import Memo
 from tasks.study.scenarios import Scenario
-from tasks.train import lora_spec
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Trial:
         members: site → data.
         base: the shared base.
         seed: of training.
+        memo: trainings and scores that other cells have in common with this one.
         rows: what every round left in numbers, see :class:`tasks.study.cell.Outcome`.
     """
 
@@ -38,6 +41,7 @@ class Trial:
     members: Mapping[str, Member]
     base: Weights
     seed: int
+    memo: Memo
     rows: list[dict[str, object]] = field(default_factory=list)
 
     @cached_property
@@ -70,14 +74,31 @@ class Trial:
         )
         return lora_spec(self.params, rank)
 
-    def score(self, weights: Weights, panel: Panel) -> Tensor:
-        """Dice per slice and structure on a panel, ``(n, 3)``."""
-        self.net.load_state_dict(weights)
-        return panel.scores(self.net)
+    def train(self, site: str, start: Weights, steps: int, seed: int) -> dict[str, Factors]:
+        """A site's update from ``start``, as :func:`tasks.study.local.train_adapter` makes it."""
+        slices, spec, params = self.members[site].train, self.spec(site), self.params
+
+        def compute() -> dict[str, Tensor]:
+            update = train_adapter(params, slices, start, spec, steps, seed)
+            return {
+                f"{name}|{side}": f for name, pair in update.items() for side, f in pair._asdict().items()
+            }
+
+        determined = ("adapter", params.network, params.training, spec, steps, seed)
+        flat = self.memo.recall(compute, *determined, slices.images, slices.masks, start)
+        layers = sorted({key.removesuffix("|A").removesuffix("|B") for key in flat})
+        return {name: Factors(flat[f"{name}|B"], flat[f"{name}|A"]) for name in layers}
 
     def validate(self, weights: Weights, site: str) -> Tensor:
-        """Dice per slice and structure on a site's validation panel."""
-        return self.score(weights, self.members[site].panel)
+        """Dice per slice and structure on a site's validation panel, ``(n, 3)``."""
+        panel = self.members[site].panel
+
+        def compute() -> dict[str, Tensor]:
+            self.net.load_state_dict(weights)
+            return {"scores": panel.scores(self.net)}
+
+        determined = ("scores", self.params.network, panel.images, panel.masks, weights)
+        return self.memo.recall(compute, *determined)["scores"]
 
     def note(self, number: int, site: str, scores: Tensor, up: int, down: int, weight: float = 1.0) -> None:
         """Keep one site's numbers of one round."""

@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+from functools import cache
 from pathlib import Path
 
-_STUDY = (
-    "by_pairs",
-    "by_steps",
-    "by_weights",
-    "cell",
-    "cohorts",
-    "local",
-    "members",
-    "methods",
-    "scenarios",
-    "trial",
-)
-_NO_TRAINING = ("statistics.py", "streaming.py")
-_TASKS = ("acdc", "cases", "packing", "prepare", "rating_rule", "sites", "slices")
+_ROOT = Path(__file__).resolve().parents[2]
+_ENTRIES = ("tasks.study.methods", "tasks.study.members", "tasks.study.cohorts")
+"""What trains a cell, and what makes its data; all that these import counts."""
+_NOT_COUNTED = ("tasks.settings", "tasks.files", "model.errors")
+"""Settings count by their values, which are part of a cell's identity; files and errors change no number."""
 
 
 def cell_version() -> str:
-    """Short hash of the modules that a cell's numbers come from: all of ``model`` that trains, and what calls it."""
-    tasks = Path(__file__).resolve().parent.parent
-    files = [f for f in sorted((tasks.parent / "model").rglob("*.py")) if f.name not in _NO_TRAINING]
-    files += [tasks / "study" / f"{name}.py" for name in _STUDY]
-    files += [tasks / f"{name}.py" for name in _TASKS]
+    """Short hash of the modules that a cell's numbers come from."""
+    return _version(_ENTRIES)
+
+
+def step_version() -> str:
+    """Short hash of the modules that train one site or score one model: what cells may share."""
+    return _version(("tasks.study.trial",))
+
+
+def counted_modules(entries: tuple[str, ...] = _ENTRIES) -> list[str]:
+    """Our modules that ``entries`` import, directly or not, by name."""
+    found: set[str] = set()
+    waiting = [*entries]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in _NOT_COUNTED:
+            found.add(name)
+            waiting += _imports(name)
+    return sorted(found)
+
+
+@cache
+def _version(entries: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.parent.name}/{file.name}\n".encode() + file.read_bytes())
+    for name in counted_modules(entries):
+        digest.update(f"{name}\n".encode() + _file(name).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _imports(name: str) -> list[str]:
+    """Our modules that a module's ``from … import`` lines name, the only kind we write."""
+    tree = ast.parse(_file(name).read_bytes())
+    named = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    return [module for module in named if _file(module).exists()]
+
+
+def _file(name: str) -> Path:
+    return _ROOT.joinpath(*name.split(".")).with_suffix(".py")

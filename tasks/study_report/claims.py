@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import pandas as pd
 
 from tasks.study_report.estimates import BOOTSTRAP, ROUNDING, Bootstrap, Estimate, compare
 from tasks.study_report.methods import bytes_ratio
+from tasks.study_report.roles import Roles
 from tasks.study_report.rows import SEEDS, View, of_cell, prepare
 from tasks.study_report.scenarios import POINT
 from tasks.study_report.words import counted, estimate_words
 
 MARGIN = 0.005
 """Dice that our method may lie below the reference."""
+PRICE = 0.005
+"""Dice that a default defence may cost where nobody misbehaves."""
 BYTES_RATIO = 100.0
 MEAN_WEIGHT, LEAST_WEIGHT = 0.9, 0.5
 
 Verdict = Literal["yes", "no", "unclear"]
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which names of the study play which part in its claims.
-
-    Attributes:
-        ours: the method with rated merging of adapters.
-        average: the same without rating.
-        reference: full-weight federated averaging with a tuned learning rate.
-        local: every site alone, one claim for each such method; their models are ``personal``.
-        clean: the scenario in which nobody misbehaves.
-        attacks: scenarios with an attacker among the sites.
-        rater_faults: scenarios with a rater that lies, has faulty masks, or has few slices.
-    """
-
-    ours: str = "rated"
-    average: str = "average"
-    reference: str = "fedavg"
-    local: tuple[str, ...] = ("local-lora", "local-full")
-    clean: str = "clean"
-    attacks: tuple[str, ...] = (
-        "swapped-labels",
-        "shifted-masks",
-        "flipped-images",
-        "stealthy-poison",
-        "scaled-update",
-        "sign-flip",
-        "noise",
-        "free-rider-zero",
-        "free-rider-replay",
-        "collusion",
-    )
-    rater_faults: tuple[str, ...] = ("liar", "biased-rater", "tiny-rater")
-
-
-ROLES = Roles()
-"""The study's own."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +46,7 @@ def claims_table(
     cases: pd.DataFrame,
     cells: pd.DataFrame,
     scenarios: pd.DataFrame,
-    roles: Roles = ROLES,
+    roles: Roles,
     *,
     full_bytes: float = math.nan,
     bootstrap: Bootstrap = BOOTSTRAP,
@@ -90,8 +55,10 @@ def claims_table(
 
     - Honest weights, clean federation: the mean over seeds of the mean honest weight is at least 0.9, and no honest
       weight of any round and seed lies below 0.5. Yes needs weights of every seed that was run.
-    - A scenario of attack or faulty rater: the mean paired difference of our method to its own clean federation, on
-      honest sites, is at least −0.010. Decided by the mean; the interval and plain averaging stand beside it.
+    - Price, clean federation: the mean paired difference of our method to the plain merge is at least −0.005.
+    - A scenario of attack or faulty rater: the mean paired difference of our method to itself in the scenario's
+      clean twin, on honest sites, is at least −0.010. Decided by the mean; the interval stands beside it, and so
+      does the plain merge under attack.
     - Reference: the interval of ours − reference lies at or above −0.005, and full weights are at least 100 times
       the uploaded bytes. No: the interval lies below −0.005, or the bytes miss.
     - Cross-client: on patients of other sites (mean over the owners of the models) our personal models, and our
@@ -102,7 +69,7 @@ def claims_table(
     Args:
         cases: as for ``method_table``.
         cells: as for ``method_table``.
-        scenarios: of ``scenario_table`` for our method and the average, against the clean federation.
+        scenarios: of ``scenario_table``, our method and the plain merge in it.
         roles: the names of methods and scenarios.
         full_bytes: size of the full weights.
         bootstrap: how intervals are drawn.
@@ -114,11 +81,15 @@ def claims_table(
         DataError: as for ``method_table``.
     """
     rows = prepare(cases, cells)
-    attacks = [_scenario_claim(scenarios, roles, s, f"Under attack: {s}") for s in roles.attacks]
-    faults = [_scenario_claim(scenarios, roles, s, f"With a faulty rater: {s}") for s in roles.rater_faults]
+    attacks = [_attack_claim(scenarios, roles, scenario) for scenario in roles.attacks]
+    faults = [
+        _loss_claim(scenarios, roles, f"With a faulty rater: {scenario}", scenario)
+        for scenario in roles.rater_faults
+    ]
     alone = [_alone_claims(rows, roles, local, bootstrap) for local in roles.local]
     claims = [
         _weights_claim(of_cell(cells, roles.ours, roles.clean)),
+        _price_claim(rows, roles, bootstrap),
         *attacks,
         *faults,
         _reference_claim(rows, cells, roles, full_bytes, bootstrap),
@@ -143,14 +114,32 @@ def _weights_claim(costs: pd.DataFrame) -> Claim:
     return Claim(claim, target, measured, _verdict(good and not unknown, not good))
 
 
-def _scenario_claim(scenarios: pd.DataFrame, roles: Roles, scenario: str, claim: str) -> Claim:
-    target = f"{roles.ours} loses at most {100 * POINT:g} point of Dice to its clean federation"
-    ours, average = (_row_of(scenarios, scenario, m) for m in (roles.ours, roles.average))
-    beside = f"{roles.average} {estimate_words(average)}"
-    if ours is None or math.isnan(ours.mean):
-        return Claim(claim, target, f"not run with its clean pair; {beside}", "unclear")
-    good = ours.mean >= -POINT - ROUNDING
-    return Claim(claim, target, f"{roles.ours} {estimate_words(ours)}; {beside}", _verdict(good, not good))
+def _price_claim(rows: pd.DataFrame, roles: Roles, bootstrap: Bootstrap) -> Claim:
+    claim = f"In a clean federation {roles.ours} costs little enough to be the default"
+    target = f"at most {100 * PRICE:g} points of Dice below {roles.plain}"
+    found = compare(rows, (roles.ours, roles.clean, "main"), (roles.plain, roles.clean, "main"), bootstrap)
+    cheap = found.mean >= -PRICE - ROUNDING
+    return Claim(claim, target, estimate_words(found), _verdict(cheap, found.mean < -PRICE - ROUNDING))
+
+
+def _attack_claim(scenarios: pd.DataFrame, roles: Roles, scenario: str) -> Claim:
+    ours = _loss_claim(scenarios, roles, f"Under attack: {scenario}", scenario)
+    return replace(ours, measured=f"{ours.measured}; {_loss_words(scenarios, scenario, roles.plain)}")
+
+
+def _loss_claim(scenarios: pd.DataFrame, roles: Roles, claim: str, scenario: str) -> Claim:
+    twin = roles.beside.get(scenario, roles.clean)
+    target = f"{roles.ours} loses at most {100 * POINT:g} point of Dice, compared with itself in {twin}"
+    ours = _row_of(scenarios, scenario, roles.ours)
+    mean = math.nan if ours is None else ours.mean
+    met = _verdict(mean >= -POINT - ROUNDING, mean < -POINT - ROUNDING)
+    return Claim(claim, target, _loss_words(scenarios, scenario, roles.ours), met)
+
+
+def _loss_words(scenarios: pd.DataFrame, scenario: str, method: str) -> str:
+    found = _row_of(scenarios, scenario, method)
+    unpaired = found is not None and math.isnan(found.mean)
+    return f"{method} {'not run with its clean twin' if unpaired else estimate_words(found)}"
 
 
 def _reference_claim(

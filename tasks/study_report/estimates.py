@@ -94,18 +94,18 @@ def compare(
 
 def spread(patients: pd.DataFrame, name: str) -> dict[str, object]:
     """Mean and standard deviation over seeds, under ``name`` and ``name_sd``."""
-    mean, sd = mean_sd(_seed_means(patients).tolist())
+    mean, sd = mean_sd(seed_means(patients).tolist())
     return {name: mean, f"{name}_sd": sd}
 
 
 def between(patients: pd.DataFrame) -> tuple[float, float]:
     """Standard deviation over splits alone, and over training seeds alone."""
-    means = _seed_means(patients)
+    means = seed_means(patients)
     splits, trainings = (means.index.get_level_values(level).tolist() for level in SEEDS)
     return sd_between(means.tolist(), splits, trainings)
 
 
-def _seed_means(patients: pd.DataFrame) -> pd.Series[float]:
+def seed_means(patients: pd.DataFrame) -> pd.Series[float]:
     """Index split seed, training seed: mean over sites of the mean over patients."""
     sites = patients.dropna(subset=["value"]).groupby([*SEEDS, "site"])["value"].mean()
     return sites.groupby(level=SEEDS).mean()

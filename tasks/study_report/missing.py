@@ -34,6 +34,19 @@ def missing_cells(
     return pd.DataFrame(rows, columns=[*CELL, "lacks"])
 
 
+def lacking_methods(lacking: pd.DataFrame, scenario: str) -> tuple[str, ...]:
+    """Methods that some seeds of a scenario are missing of, each once.
+
+    Args:
+        lacking: of ``missing_cells``.
+        scenario: which one.
+
+    Returns:
+        Their names in the order of the plan.
+    """
+    return tuple(dict.fromkeys(lacking.loc[lacking["scenario"] == scenario, "method"]))
+
+
 def _full_grid(cells: set[tuple[object, ...]]) -> list[tuple[object, ...]]:
     seeds = {(scenario, s, t) for _, scenario, s, t in cells}
     kinds = {(method, scenario) for method, scenario, *_ in cells}

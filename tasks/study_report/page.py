@@ -1,4 +1,4 @@
-"""The study's README.md: claims, methods, scenarios, choices, and what is missing."""
+"""The study's README.md: claims, methods, scenarios, seeds, choices, and what is missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tasks.findings import number, signed
+from tasks.study_report.roles import Roles
+from tasks.study_report.seeds import Seed, change_of
 from tasks.study_report.tables import Tables
 from tasks.study_report.words import bytes_cell, counted, interval_cell, markdown, mean_cell
 
@@ -31,14 +33,13 @@ def study_page(tables: Tables, choices: pd.DataFrame, pictures: Mapping[str, str
         markdown(["claim", "target", "measured", "met"], tables.claims.to_numpy().tolist()),
         f"## Methods, scenario {tables.roles.clean}",
         _method_lines(tables.methods, tables.roles.reference),
-        "*own*: a method without a global model, each site's model on its own patients. Bytes are those of updates "
-        "and models, per site and round; images, which pooled training would collect, are not counted.",
+        _method_words(tables.roles),
         _undefined(tables.methods),
         "## Scenarios",
         _scenario_lines(tables.scenarios),
-        "Honest sites alone; one whose ratings alone are at fault is honest. The difference is to the same method's "
-        "clean federation, on the same patients.",
+        _twin_words(tables.scenarios, tables.roles.clean),
         *(f"![{title}]({name})" for title, name in pictures.items()),
+        *_seed_parts(tables.seeds),
         *_choice_parts(choices),
         *_lacking_parts(tables.lacking),
     ]
@@ -84,13 +85,31 @@ def _method_lines(methods: pd.DataFrame, reference: str) -> str:
         shown = f"{mean_cell(row, 'dice')}{' *own*' if row['judged'] == 'own' else ''}"
         sides = [mean_cell(row, "in_client"), mean_cell(row, "cross_client")]
         costs = [bytes_cell(row["upload_bytes"]), bytes_cell(row["download_bytes"]), number(row["ratio"], 1)]
-        counts = [number(row["seconds"], 0), str(row["seeds"]), str(row["patients"])]
+        counts = [str(row["seeds"]), str(row["patients"])]
         lines.append([str(name), shown, "reference" if name == reference else apart, *sides, *costs, *counts])
-    return markdown([*head, "up", "down", "full / up", "seconds", "seeds", "patients"], lines)
+    return markdown([*head, "up", "down", "full / up", "seeds", "patients"], lines)
+
+
+def _method_words(roles: Roles) -> str:
+    return (
+        "*own*: a method without a global model, each site's model on its own patients. "
+        f"*{roles.plain}* adds the adapters by volume; *average* also clips them and lets the sites judge the step, "
+        f"as the live federation always does; *{roles.ours}* rates them as well. Bytes are those of updates and "
+        "models, per site and round; images, which pooled training would collect, are not counted. *Down* counts "
+        "the published step and, where sites rate, the candidates that a rater fetches. Methods that merge the "
+        "factors A and B themselves count their fp16 values alone, without a package's header."
+    )
 
 
 def _scenario_lines(scenarios: pd.DataFrame) -> str:
-    head = ["scenario", "method", "Dice", "difference to clean", "within 1 point", "attacker's weight"]
+    head = [
+        "scenario",
+        "method",
+        "Dice",
+        "difference to its clean twin",
+        "within 1 point",
+        "attacker's weight",
+    ]
     lines = []
     for (scenario, method), row in zip(scenarios.index, scenarios.to_dict("records"), strict=True):
         within = "" if pd.isna(row["within_1_point"]) else "yes" if row["within_1_point"] else "no"
@@ -104,6 +123,46 @@ def _scenario_lines(scenarios: pd.DataFrame) -> str:
         )
     counts = ["seeds", "patients", "seeds paired", "patients paired"]
     return markdown([*head, "lowest honest weight", *counts], lines)
+
+
+def _twin_words(scenarios: pd.DataFrame, clean: str) -> str:
+    """Whom the table counts, and what its differences are to; the exceptions by name."""
+    honest = "Honest sites alone; one whose ratings alone are at fault is honest."
+    if scenarios.empty:
+        return honest
+    twins = dict(zip(scenarios.index.get_level_values("scenario"), scenarios["beside"], strict=True))
+    other = [f"that of {name} is {twin}" for name, twin in twins.items() if twin not in ("", clean)]
+    alone = ", ".join(str(name) for name, twin in twins.items() if not twin and name != clean)
+    reason = ", because it hides only where sites differ in look"
+    return (
+        f"{honest} The difference is to the same method in the scenario's clean twin, which lacks this fault and "
+        f"nothing else, under the same seeds on the same patients. The twin is {clean}"
+        f"{''.join(f'; {words}{reason}' for words in other)}."
+        f"{f' Without a twin, because their sites are others: {alone}.' if alone else ''}"
+    )
+
+
+def _seed_parts(seeds: pd.DataFrame) -> list[str]:
+    if seeds.empty:
+        return []
+    kinds: tuple[tuple[Seed, str], ...] = (("train_seed", "training seed"), ("split_seed", "split"))
+    changes = [(name, change_of(seeds, seed)) for seed, name in kinds]
+    apart = [
+        f"{number(change.mean, 3)} where only the {name} changes "
+        f"({', '.join(f'{a} → {b}' for a, b in change.pairs)})"
+        for name, change in changes
+        if change.pairs
+    ]
+    lines = [
+        [str(m), *(number(v, 3) for v in row)] for m, row in zip(seeds.index, seeds.to_numpy(), strict=True)
+    ]
+    return [
+        "## What seeds do",
+        "Dice in the clean federation, a column per pair of split and training seed; another split also tests other "
+        "patients.",
+        markdown(["method", *seeds.columns], lines),
+        f"Mean absolute difference over these methods: {'; '.join(apart)}." if apart else "",
+    ]
 
 
 def _choice_parts(choices: pd.DataFrame) -> list[str]:

@@ -11,20 +11,31 @@ from matplotlib.ticker import NullFormatter
 from tasks.findings import size
 from tasks.plots import QUIET, draw_png
 from tasks.study_report.label_places import place_labels
-from tasks.study_report.picture_style import OTHER, family_colours, family_legend, say_nothing_yet, style_axes
+from tasks.study_report.picture_style import (
+    OTHER,
+    family_colours,
+    family_legend,
+    footnote,
+    say_nothing_yet,
+    style_axes,
+)
 
 
-def bytes_picture(methods: pd.DataFrame, families: Mapping[str, str] | None = None) -> bytes:
+def bytes_picture(
+    methods: pd.DataFrame, families: Mapping[str, str] | None = None, left_out: Sequence[str] = ()
+) -> bytes:
     """Dice against bytes uploaded per site and round, with the front that no method beats on both.
 
     Args:
-        methods: of ``study_tables.method_table``; those that upload nothing are not shown.
+        methods: of ``method_table``; those that upload nothing are not shown.
         families: method → family, for the colours.
+        left_out: methods that are named below instead of being drawn.
 
     Returns:
         PNG; "nothing yet" when no method uploads.
     """
-    rows = methods[(methods["upload_bytes"] > 0) & methods["dice"].notna()] if len(methods) else methods
+    rows = methods[~methods.index.isin(list(left_out))]
+    rows = rows[(rows["upload_bytes"] > 0) & rows["dice"].notna()] if len(rows) else rows
     points = [(str(m), float(r["upload_bytes"]), float(r["dice"])) for m, r in rows.iterrows()]
     colours = family_colours(families or {})
     family = {m: (families or {}).get(m, OTHER) for m, *_ in points}
@@ -32,7 +43,7 @@ def bytes_picture(methods: pd.DataFrame, families: Mapping[str, str] | None = No
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         if not points:
-            say_nothing_yet(axes)
+            say_nothing_yet(axes, footnote(left_out))
             return
         front = pareto_front([(x, y) for _, x, y in points])
         axes.step(
@@ -47,7 +58,8 @@ def bytes_picture(methods: pd.DataFrame, families: Mapping[str, str] | None = No
         axes.xaxis.set_major_formatter(lambda value, _: size(value).replace(".0 ", " ").replace(".00 ", " "))
         axes.xaxis.set_minor_formatter(NullFormatter())
         title = "Test Dice against bytes; dashed: no method is better with as few bytes"
-        style_axes(axes, title, "uploaded per site and round, logarithmic", "both")
+        words = f"uploaded per site and round, logarithmic{footnote(left_out)}"
+        style_axes(axes, title, words, "both")
         axes.set_ylabel("Dice", fontsize=8, color=QUIET)
         family_legend(figure, colours, family, bool((rows["judged"] == "own").any()))
         place_labels(figure, axes, points, front)

@@ -9,34 +9,47 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks.plots import INK, draw_png, plain
-from tasks.study_report.picture_style import OTHER, family_colours, family_legend, say_nothing_yet, style_axes
+from tasks.study_report.picture_style import (
+    OTHER,
+    family_colours,
+    family_legend,
+    footnote,
+    say_nothing_yet,
+    style_axes,
+)
 
 LINES = ("zero-shot", "pooled")
 """Methods drawn as lines: what there is before training, and what sharing all images would give."""
 
 
 def method_picture(
-    methods: pd.DataFrame, families: Mapping[str, str] | None = None, lines: Sequence[str] = LINES
+    methods: pd.DataFrame,
+    families: Mapping[str, str] | None = None,
+    left_out: Sequence[str] = (),
+    lines: Sequence[str] = LINES,
 ) -> bytes:
     """Dice of every method with its interval, the best at the top, coloured by family.
 
     Args:
-        methods: of ``study_tables.method_table``.
+        methods: of ``method_table``.
         families: method → family, for the colours.
+        left_out: methods that are named below instead of being drawn.
         lines: methods drawn as vertical lines over the whole picture.
 
     Returns:
         PNG; hollow marks are methods without a global model, judged on own patients. "nothing yet" without rows.
     """
-    known = methods[methods["dice"].notna()] if len(methods) else methods
+    whole = methods[~methods.index.isin(list(left_out))]
+    known = whole[whole["dice"].notna()] if len(whole) else whole
     rows = known[~known.index.isin(lines)].sort_values("dice") if len(known) else known
     colours = family_colours(families or {})
     family = {str(m): (families or {}).get(str(m), OTHER) for m in rows.index}
+    below = footnote(left_out)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         if not len(known):
-            say_nothing_yet(axes)
+            say_nothing_yet(axes, below)
             return
         for y, (method, row) in enumerate(rows.iterrows()):
             colour = colours[family[str(method)]]
@@ -44,11 +57,11 @@ def method_picture(
             face = "white" if row["judged"] == "own" else colour
             axes.plot(row["dice"], y, "o", color=colour, mfc=face, markersize=6, zorder=3)
         axes.set_yticks(range(len(rows)), [plain(m) for m in rows.index])
-        style_axes(axes, "Test Dice, mean of sites and seeds, 95 % interval over patients", "Dice")
+        style_axes(axes, "Test Dice, mean of sites and seeds, 95 % interval over patients", f"Dice{below}")
         _draw_references(axes, {str(m): float(v) for m, v in known["dice"].items() if m in lines}, len(rows))
         family_legend(figure, colours, family, bool((rows["judged"] == "own").any()))
 
-    return draw_png((7.6, 1.7 + 0.27 * max(len(rows), 3)), draw)
+    return draw_png((7.6, 1.7 + 0.27 * max(len(rows), 3) + 0.15 * below.count("\n")), draw)
 
 
 def _draw_references(axes: Axes, values: Mapping[str, float], rows: int) -> None:

@@ -1,4 +1,4 @@
-"""The picture of scenarios: what honest sites lose, rated against plain averaging."""
+"""The picture of scenarios: what honest sites lose, with the rated merge and with the plain one."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _ASIDE = (-0.15, 0.15)
 _FILLED, _HOLLOW = "o", "s"
 
 
-def scenario_picture(scenarios: pd.DataFrame, rated: str = "rated", average: str = "average") -> bytes:
-    """What honest sites lose per scenario, in points of Dice: rated against plain averaging.
+def scenario_picture(scenarios: pd.DataFrame, rated: str = "rated", beside: str = "plain") -> bytes:
+    """What honest sites lose per scenario, in points of Dice: with the rated merge and with the plain one.
 
     Args:
-        scenarios: of ``study_tables.scenario_table``; rows without a difference are not shown.
+        scenarios: of ``scenario_table``; other methods and rows without a difference are not shown.
         rated: the method that is held to one point.
-        average: the one beside it.
+        beside: the one beside it.
 
     Returns:
         PNG, all on the left, around one point on the right; "nothing yet" without differences.
     """
     shown = scenarios[scenarios["difference"].notna()] if len(scenarios) else scenarios
+    shown = shown[shown.index.isin((rated, beside), level="method")] if len(shown) else shown
     names = [str(n) for n in dict.fromkeys(shown.index.get_level_values("scenario"))] if len(shown) else []
 
     def draw(figure: Figure) -> None:
@@ -39,14 +40,14 @@ def scenario_picture(scenarios: pd.DataFrame, rated: str = "rated", average: str
         for axes in (left, right):
             axes.axvline(0, color=QUIET, linewidth=0.8)
             axes.axvline(-100 * POINT, color=INK, linewidth=1, linestyle=(0, (4, 2)), label="one point")
-            for k, (method, marker) in enumerate(((rated, _FILLED), (average, _HOLLOW))):
+            for k, (method, marker) in enumerate(((rated, _FILLED), (beside, _HOLLOW))):
                 _draw_losses(axes, shown, names, method, marker, k)
             axes.set_ylim(len(names) - 0.4, -0.6)
         left.set_yticks(range(len(names)), [plain(n) for n in names])
-        style_axes(left, "Honest sites' Dice against the clean federation", "points of Dice")
+        style_axes(left, "Honest sites' Dice against the clean twin", "points of Dice")
         style_axes(right, "The same, near zero", "points of Dice")
         right.set_xlim(*_near_zero(shown, rated))
-        _point_to_the_far(right, shown, names, (rated, average))
+        _point_to_the_far(right, shown, names, (rated, beside))
         legend(figure, left.get_legend_handles_labels()[0])
 
     return draw_png((9.2, 1.6 + 0.34 * max(len(names), 4)), draw)
@@ -75,7 +76,7 @@ def _point_to_the_far(axes: Axes, shown: pd.DataFrame, names: Sequence[str], met
     low, high = axes.get_xlim()
     for (name, method), difference in zip(shown.index.tolist(), shown["difference"].tolist(), strict=True):
         value = 100 * difference
-        if method in methods and not low <= value <= high:
+        if not low <= value <= high:
             k = methods.index(str(method))
             place = names.index(str(name)) + _ASIDE[k]
             edge, marker = (low, "<") if value < low else (high, ">")

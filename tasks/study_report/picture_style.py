@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Literal
 
 from matplotlib.artist import Artist
@@ -68,7 +69,14 @@ def style_axes(axes: Axes, title: str, x: str, grid: Literal["x", "y", "both"] =
     axes.spines[["left", "bottom"]].set_color(RULE)
 
 
-def say_nothing_yet(axes: Axes) -> None:
-    """Empty axes that say so."""
-    axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", color=QUIET, fontsize=9)
+def footnote(left_out: Sequence[str]) -> str:
+    """Which methods a picture leaves out, in lines that go below the label of x; nothing when none."""
+    names = ", ".join(map(plain, left_out))
+    return "\n" + fill(f"not drawn, seeds missing: {names}", 96, break_on_hyphens=False) if left_out else ""
+
+
+def say_nothing_yet(axes: Axes, more: str = "") -> None:
+    """Empty axes that say so, and more."""
+    text = f"nothing yet{more}"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color=QUIET, fontsize=9)
     axes.set_axis_off()

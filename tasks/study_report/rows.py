@@ -13,7 +13,7 @@ CELL = ["method", "scenario", *SEEDS]
 STRUCTURES = ["dice_rv", "dice_myo", "dice_lv"]
 CASE_KEY = [*CELL, "model", "owner", "site", "patient"]
 CASE_COLUMNS = [*CASE_KEY, "honest", "dice", *STRUCTURES]
-COSTS = ["upload_bytes", "download_bytes", "seconds", "validation_dice"]
+COSTS = ["upload_bytes", "download_bytes", "validation_dice"]
 CELL_COLUMNS = [*CELL, *COSTS, "rounds", "steps", "weights_mean", "weights_min", "attacker_weight"]
 
 View = Literal["main", "global", "own", "others"]

@@ -1,13 +1,13 @@
-"""The table of scenarios: what each costs the honest sites, beside the same method's clean federation."""
+"""The table of scenarios: what each costs the honest sites, beside the same method in the scenario's clean twin."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from tasks.study_report.estimates import BOOTSTRAP, ROUNDING, Bootstrap, Estimate, compare, seeds_of, spread
+from tasks.study_report.estimates import BOOTSTRAP, ROUNDING, Bootstrap, compare, seeds_of, spread
 from tasks.study_report.rows import is_there, names_in, of_cell, patients_of, prepare
 
 POINT = 0.010
@@ -17,39 +17,39 @@ POINT = 0.010
 def scenario_table(
     cases: pd.DataFrame,
     cells: pd.DataFrame,
-    methods: Sequence[str] = ("rated", "average"),
-    baseline_scenario: str = "clean",
+    methods: Sequence[str],
+    beside: Mapping[str, str],
     *,
     bootstrap: Bootstrap = BOOTSTRAP,
 ) -> pd.DataFrame:
     """One row per scenario and method: what honest sites lose.
 
-    A difference pairs an honest site's patient with the same patient, under the same seeds, in the baseline
-    scenario: by ``patient_key``, or else by site and pseudonym, which supposes that the scenario left the sites and
-    the split as they were.
+    A difference pairs an honest site's patient with the same patient, under the same seeds, in the scenario's clean
+    twin: by ``patient_key``, or else by site and pseudonym. Both suppose that the twin has the same sites and split.
 
     Args:
         cases: as for ``method_table``.
         cells: as for ``method_table``.
-        methods: the first is the rated one.
-        baseline_scenario: that of an honest federation.
+        methods: shown where they were run, in this order; the first is the rated one.
+        beside: scenario → its clean twin; those that are not in it have none.
         bootstrap: how intervals are drawn.
 
     Returns:
-        Index scenario, method, the baseline first. ``dice``, ``dice_sd`` of honest sites; ``difference`` to the same
-        method's baseline with ``low``, ``high``; ``to_rated`` to the rated method's baseline, with ``to_rated_low``,
+        Index scenario, method, those without a twin first. ``beside``, the twin or nothing; ``dice``, ``dice_sd`` of
+        honest sites; ``difference`` to the same method in the twin with ``low``, ``high``; ``to_rated``, the same to
+        the rated method in the twin, or in the scenario itself where it has none, with ``to_rated_low``,
         ``to_rated_high``; ``attacker_weight`` and ``honest_mean`` (means over seeds), ``honest_min`` (over seeds);
-        ``within_1_point``: ``difference ≥ −0.010`` of the rated method, not available for others, without pairs, and
-        for the baseline itself; ``seeds`` and ``patients`` of ``dice``; ``paired_seeds``, ``paired_patients`` and
-        ``left_out`` (rows without a partner) of ``difference``.
+        ``within_1_point``: ``difference ≥ −0.010`` of the rated method, not available for others and without pairs;
+        ``seeds`` and ``patients`` of ``dice``; ``paired_seeds``, ``paired_patients`` and ``left_out`` (rows without
+        a partner) of ``difference``.
 
     Raises:
         DataError: as for ``method_table``.
     """
     rows = prepare(cases, cells)
-    scenarios = sorted(names_in("scenario", cells, cases), key=lambda name: name != baseline_scenario)
+    scenarios = sorted(names_in("scenario", cells, cases), key=lambda name: name in beside)
     pairs = [(s, m) for s in scenarios for m in methods if is_there(rows, cells, m, s)]
-    found = [_scenario_row(rows, cells, s, m, methods[0], baseline_scenario, bootstrap) for s, m in pairs]
+    found = [_scenario_row(rows, cells, s, m, methods[0], beside.get(s, ""), bootstrap) for s, m in pairs]
     index = pd.MultiIndex.from_tuples(pairs, names=["scenario", "method"]) if pairs else None
     table = pd.DataFrame(found, index=index)
     return table.astype({"within_1_point": "boolean"}) if found else table
@@ -61,18 +61,16 @@ def _scenario_row(
     scenario: str,
     method: str,
     rated: str,
-    baseline: str,
+    twin: str,
     bootstrap: Bootstrap,
 ) -> dict[str, object]:
     patients = patients_of(rows, method, scenario)
-    own = compare(rows, (method, scenario, "main"), (method, baseline, "main"), bootstrap)
-    best = compare(rows, (method, scenario, "main"), (rated, baseline, "main"), bootstrap)
-    itself, same = scenario == baseline, scenario == baseline and method == rated
-    nothing = Estimate(math.nan, math.nan, math.nan, 0, 0, 0)
-    own, best = nothing if itself else own, nothing if same else best
+    own = compare(rows, (method, scenario, "main"), (method, twin, "main"), bootstrap)
+    best = compare(rows, (method, scenario, "main"), (rated, twin or scenario, "main"), bootstrap)
     costs = of_cell(cells, method, scenario)
     judged = method == rated and not math.isnan(own.mean)
     return {
+        "beside": twin,
         **spread(patients, "dice"),
         **{"difference": own.mean, "low": own.low, "high": own.high},
         **{"to_rated": best.mean, "to_rated_low": best.low, "to_rated_high": best.high},

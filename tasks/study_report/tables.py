@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.study_report.claims import ROLES, Roles, claims_table
+from tasks.study_report.claims import claims_table
 from tasks.study_report.estimates import BOOTSTRAP, Bootstrap
 from tasks.study_report.methods import method_table
-from tasks.study_report.missing import missing_cells
+from tasks.study_report.missing import lacking_methods, missing_cells
+from tasks.study_report.roles import Roles
 from tasks.study_report.rows import CELL, CELL_COLUMNS
 from tasks.study_report.scenarios import scenario_table
+from tasks.study_report.seeds import seed_table
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,22 @@ class Tables:
     Attributes:
         methods: of ``method_table``.
         scenarios: of ``scenario_table``.
+        seeds: of ``seed_table``, of methods that have all their seeds.
         claims: of ``claims_table``.
         cells: ``CELL_COLUMNS`` of every cell.
         lacking: of ``missing_cells``.
+        incomplete: methods that lack seeds in the clean federation.
         roles: the names of methods and scenarios.
         keyed: whether patients are known under all splits.
     """
 
     methods: pd.DataFrame
     scenarios: pd.DataFrame
+    seeds: pd.DataFrame
     claims: pd.DataFrame
     cells: pd.DataFrame
     lacking: pd.DataFrame
+    incomplete: tuple[str, ...]
     roles: Roles
     keyed: bool
 
@@ -41,7 +47,7 @@ class Tables:
 def make_tables(
     cases: pd.DataFrame,
     cells: pd.DataFrame,
-    roles: Roles = ROLES,
+    roles: Roles,
     *,
     full_bytes: float = math.nan,
     planned: pd.DataFrame | None = None,
@@ -66,13 +72,19 @@ def make_tables(
     methods = method_table(
         cases, cells, roles.reference, scenario=roles.clean, full_bytes=full_bytes, bootstrap=bootstrap
     )
-    scenarios = scenario_table(cases, cells, (roles.ours, roles.average), roles.clean, bootstrap=bootstrap)
+    shown = (roles.ours, roles.plain, *roles.rivals)
+    scenarios = scenario_table(cases, cells, shown, roles.beside, bootstrap=bootstrap)
+    lacking = missing_cells(cases, cells, planned)
+    incomplete = lacking_methods(lacking, roles.clean)
+    whole = [name for name in roles.by_seed if name in methods.index and name not in incomplete]
     return Tables(
         methods,
         scenarios,
+        seed_table(cases, cells, whole, roles.clean),
         claims_table(cases, cells, scenarios, roles, full_bytes=full_bytes, bootstrap=bootstrap),
         cells[CELL_COLUMNS].sort_values(CELL),
-        missing_cells(cases, cells, planned),
+        lacking,
+        incomplete,
         roles,
         "patient_key" in cases,
     )

@@ -21,8 +21,8 @@ def write_study(
     """Write tables, pictures and the page that shows them.
 
     Args:
-        folder: gets ``methods.csv``, ``scenarios.csv``, ``claims.csv``, ``choices.csv``, ``cells.csv``,
-            ``README.md`` and the pictures.
+        folder: gets ``methods.csv``, ``scenarios.csv``, ``seeds.csv``, ``claims.csv``, ``choices.csv``,
+            ``cells.csv``, ``README.md`` and the pictures; a table of seeds without rows is no file.
         tables: of ``make_tables``.
         choices: of ``choice_table``; without rows there is no file and no section.
         pictures: PNG bytes by title.
@@ -36,6 +36,7 @@ def write_study(
     files = {
         "methods.csv": _csv(tables.methods.reset_index()),
         "scenarios.csv": _csv(tables.scenarios.reset_index()),
+        **({} if tables.seeds.empty else {"seeds.csv": _csv(tables.seeds.reset_index())}),
         "claims.csv": _csv(tables.claims),
         **({} if chosen.empty else {"choices.csv": _csv(chosen.reset_index())}),
         "cells.csv": _csv(tables.cells),
