@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.bench import bench
+from flows.live_cli import hub_app, show_status, site_app
 from flows.study_cli import study_app
 from model.errors import CardiofedError
 from tasks.ledger import checked_name
@@ -23,6 +24,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(stage_app, name="stage")
 app.add_typer(study_app, name="study")
 app.add_typer(bench, name="bench")
+app.add_typer(hub_app, name="hub")
+app.add_typer(site_app, name="site")
 console = Console()
 
 Root = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -72,11 +75,56 @@ def demo(
 
 
 @app.command()
+def up(
+    run: Annotated[str, typer.Option(help="Name of the federation; the same name continues it.")] = "live",
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    data: Data = None,
+    layout: Layout = "acdc",
+    sites: Sites = "folder",
+    overrides: Set = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="Cron schedule of rounds, UTC; empty for none, prefect.yaml's when left out."),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(help="Prefect's database, such as postgresql+asyncpg://…; SQLite when left out."),
+    ] = None,
+    s3_port: Port = None,
+    prefect_port: Port = None,
+) -> None:
+    """Bring a federation up on this machine: store, Prefect, a worker for the hub and one per hospital."""
+    root, params = runs / checked_name(run, "run"), load(overrides)
+    from flows.live import bring_up
+    from flows.stages import Source
+
+    source = Source(data or synthetic(), layout, sites)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    bring_up(root, params, source, say, every, database_url, s3_port, prefect_port)
+    say(f"Watch it with: cardiofed status --run {run} --watch\nEnd it with:   cardiofed down --run {run}")
+
+
+@app.command()
+def status(
+    run: Annotated[str, typer.Option(help="Name of the federation.")] = "live",
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    home: Annotated[Path | None, typer.Option(help="The hub's folder, in place of a run's.")] = None,
+    number: Annotated[int | None, typer.Option("--round", help="The one opened last when left out.")] = None,
+    watch: Annotated[bool, typer.Option(help="Keep showing it.")] = False,
+) -> None:
+    """Show how a round stands at every site, from the ledger."""
+    show_status(home or runs / checked_name(run, "run") / "hub", number, watch)
+
+
+@app.command()
 def down(
     run: Annotated[str, typer.Option(help="Name of the run.")] = "demo",
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
 ) -> None:
-    """End the servers that `cardiofed demo --keep` left running; nothing else."""
+    """End what `cardiofed up` or `cardiofed demo --keep` left running; nothing else."""
     from infra.process import stop_all
 
     ended = stop_all(runs / checked_name(run, "run"))

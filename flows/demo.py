@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,10 @@ from rich.console import Console
 
 from flows import stages
 from flows.compute import WORKERS
+from flows.only_one import only_one
 from flows.progress import progress_bar
 from flows.servers import Servers, servers
 from flows.stages import Source
-from model.errors import ConfigError
 from tasks.enrol import prepared_sites
 from tasks.history import read_history, round_status
 from tasks.privacy import ERRORS_FILE
@@ -86,29 +85,6 @@ def show_result(root: Path, seconds: float) -> None:
     if (root / ERRORS_FILE).exists():
         console.print(f"some work failed on the way: {root / ERRORS_FILE}", soft_wrap=True)
     console.print(f"report: {root / 'report.html'}", soft_wrap=True)
-
-
-@contextmanager
-def only_one(root: Path) -> Iterator[None]:
-    """Keep a second process from working on the same run.
-
-    Args:
-        root: the run's folder; made when missing.
-
-    Yields:
-        Nothing; the folder is ours until the block ends, or the process.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            said = "another process works on this run"
-            raise ConfigError(said, str(root), "wait for it, or choose another --run name") from None
-        yield
 
 
 @contextmanager

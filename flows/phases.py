@@ -27,6 +27,7 @@ from tasks.mirror import keep_round
 from tasks.open import open_round
 from tasks.privacy import concealed, without_traceback
 from tasks.rate import rate_candidates
+from tasks.roster import gather as gather_federation
 from tasks.train import train_site
 
 P = ParamSpec("P")
@@ -78,6 +79,7 @@ def phase(name: str, function: Callable[P, R], say: Callable[[R], str]) -> Task[
 
 
 found = phase("found federation", found_federation, words.founded)
+gather = phase("gather federation", gather_federation, words.founded)
 open_ = phase("open round {number}", open_round, words.opened)
 train = phase("train {site}", train_site, words.trained)
 admit = phase("admit round {number}", admit_updates, words.admitted)

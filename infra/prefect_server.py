@@ -25,13 +25,16 @@ class PrefectServer:
     pid_file: Path
 
 
-def start_prefect(folder: Path, port: int | None = None, keep: bool = False) -> PrefectServer:
+def start_prefect(
+    folder: Path, port: int | None = None, keep: bool = False, database_url: str | None = None
+) -> PrefectServer:
     """Have the Prefect server of ``folder`` running and healthy; takes about 15 s.
 
     Args:
         folder: holds its home, its SQLite database, its pages and its log; made when missing.
         port: the wanted one; None for a free one that the folder remembers.
         keep: whether the server outlives this process; ``stop`` its pid file then.
+        database_url: as SQLAlchemy writes it, such as ``postgresql+asyncpg://…``; None for SQLite in the folder.
 
     Returns:
         Addresses of the API and the pages, and the process.
@@ -43,7 +46,7 @@ def start_prefect(folder: Path, port: int | None = None, keep: bool = False) -> 
     service = Service(
         name="Prefect",
         command=_command,
-        environment=lambda at: child_environment(folder, _settings(folder, at)),
+        environment=lambda at: child_environment(folder, _settings(folder, at, database_url)),
         answers=_healthy,
         patience_s=_PATIENCE_S,
     )
@@ -74,13 +77,14 @@ def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _settings(folder: Path, port: int) -> dict[str, str]:
+def _settings(folder: Path, port: int, database_url: str | None) -> dict[str, str]:
     home = folder / "home" / ".prefect"
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url
+        or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",  # else the pages look on port 4200
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",

@@ -166,13 +166,14 @@ def stop_all(run_folder: Path) -> list[str]:
     """End every server of a run, kept or not.
 
     Args:
-        run_folder: holds one folder per server.
+        run_folder: holds the servers' folders, at any depth.
 
     Returns:
-        The names of the folders whose server was ended.
+        The folders whose server was ended, below ``run_folder``; the deepest first, so workers before the servers
+        they speak to.
     """
-    files = sorted(run_folder.glob(f"*/{PID_FILE}"))
-    return [file.parent.name for file in files if stop(file)]
+    files = sorted(run_folder.glob(f"**/{PID_FILE}"), key=lambda file: (-len(file.parts), file))
+    return [str(file.parent.relative_to(run_folder)) for file in files if stop(file)]
 
 
 def child_environment(folder: Path, own: Mapping[str, str]) -> dict[str, str]:

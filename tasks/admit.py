@@ -1,8 +1,7 @@
-"""Admit the updates that arrived in time and fit the plan; name the others and why."""
+"""Admit the updates that arrived and fit their plan, late ones where nothing fresh came; name the others and why."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from model.assign import assign_raters
@@ -10,8 +9,9 @@ from model.errors import IntegrityError, ObjectMissingError, PackageError, Passp
 from model.network import build_net
 from model.package import check_fit, unpack_adapter
 from model.seeds import derive_generator
-from tasks.answers import find_answer
+from tasks.bank import Bank, Opened, blind_ids, find_voices
 from tasks.events import log_event
+from tasks.files import sha256_bytes
 from tasks.ledger import (
     adapter_key,
     candidate_key,
@@ -30,68 +30,65 @@ REASON_LETTERS = 300
 
 
 def admit_updates(ws: Workspace, number: int) -> Candidates:
-    """Check every invited site's update and republish the good ones under blind names.
+    """Check the update that speaks for every invited site and republish the good ones under blind names.
 
-    A faulty update is quarantined with its reason and never stops the round for the others; a late or absent
-    one is missing.
+    It is the site's update of this round or, when none has arrived, one that waits in the bank. A faulty one is
+    quarantined with its reason and never stops the round for the others; nothing older takes its place.
 
     Args:
         ws: the run.
         number: of an open round.
 
     Returns:
-        Admitted updates by blind name, who rates which, quarantined ones with the reason, and missing sites; the
-        earlier record unless it was below the quorum and a site that it lacks has an update in the ledger now. A
-        candidate that the store has lost since is republished.
+        Admitted updates by blind name with the age of the late ones, who rates which, quarantined ones with the
+        reason, and missing sites, which nothing speaks for; the earlier record unless it was below the quorum and
+        a site that it lacks has an update in the ledger now. A candidate that the store has lost since is
+        republished.
 
     Raises:
         StoreError: the store does not answer.
     """
     plan = get_record(ws.store, plan_key(number), Plan)
-    plan_sha256 = str(ws.store.sha256_of(plan_key(number)))
+    now = Opened(plan, str(ws.store.sha256_of(plan_key(number))))
+    bank = Bank(ws.store, now)
     found = find_record(ws.store, candidates_key(number), Candidates)
-    if found and not _improved(ws, plan, found):
+    if found and not _improved(bank, plan, found):
         _heal(ws, plan, found)
         log_event(ws.hub_home, "admit", number, "reused")
         return found
     payloads: dict[str, bytes] = {}
+    ages: dict[str, int] = {}
     quarantined: list[Refusal] = []
     missing: list[str] = []
-    for member in plan.members:
-        try:
-            data = _admissible(ws, plan, plan_sha256, member.site)
-        except PackageError as e:
-            quarantined.append(Refusal(site=member.site, reason=e.what[:REASON_LETTERS]))
+    for site in (member.site for member in plan.members):
+        answered = bank.choose(site)
+        if answered is None:
+            missing.append(site)
             continue
-        if data is None:
-            missing.append(member.site)
+        age = number - answered.plan.round
+        try:
+            payloads[site] = _admissible(ws, plan, answered, site)
+        except PackageError as e:
+            reason = f"its update of round {answered.plan.round}: {e.what}" if age else e.what
+            quarantined.append(Refusal(site=site, reason=reason[:REASON_LETTERS]))
         else:
-            payloads[member.site] = data
-    candidates = _republish(ws, number, plan_sha256, payloads)
+            ages[site] = age
+    hashes = {site: sha256_bytes(data) for site, data in payloads.items()}
+    ids = blind_ids(now.sha256, hashes)
+    candidates = _republish(ws, number, {ids[site]: data for site, data in payloads.items()})
     record = Candidates(
         round=number,
-        plan_sha256=plan_sha256,
+        plan_sha256=now.sha256,
         candidates=candidates,
-        assigned=assign_candidates(plan, plan_sha256, candidates),
+        late={ids[site]: age for site, age in ages.items() if age},
+        assigned=assign_candidates(plan, now.sha256, candidates),
         quarantined=tuple(quarantined),
         missing=tuple(missing),
     )
     put_record(ws.store, candidates_key(number), record)
-    log_event(ws.hub_home, "admit", number, "done", admitted=len(candidates), quarantined=len(quarantined))
+    counts = {"admitted": len(candidates), "late": len(record.late), "quarantined": len(quarantined)}
+    log_event(ws.hub_home, "admit", number, "done", **counts)
     return record
-
-
-def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
-    """Site → the name its update is rated under.
-
-    The name is a hash of plan and payload, so only who knows both a site and its bytes can link them, and the
-    hub can recompute the map from the ledger at any time. Equal payloads are told apart by a count.
-    """
-    ids: dict[str, str] = {}
-    for site, sha256 in sorted(sha256_by_site.items()):
-        twins = sum(other == sha256 for known, other in sha256_by_site.items() if known < site)
-        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins}".encode()).hexdigest()[:16]
-    return ids
 
 
 def assign_candidates(
@@ -118,12 +115,12 @@ def assign_candidates(
     return {rater: tuple(c for c in rated if hashes[c] != hashes[rater]) for rater, rated in drawn.items()}
 
 
-def _improved(ws: Workspace, plan: Plan, found: Candidates) -> bool:
+def _improved(bank: Bank, plan: Plan, found: Candidates) -> bool:
     """Whether a round that stood below its quorum has more updates now."""
     if len(found.candidates) >= plan.params.federation.quorum:
         return False
     absent = (*found.missing, *(q.site for q in found.quarantined))
-    return any(ws.store.exists(update_key(site, plan.round)) for site in absent)
+    return any(bank.choose(site) is not None for site in absent)
 
 
 def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
@@ -132,26 +129,24 @@ def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
     lost = {key: sha256 for key, sha256 in keys.items() if ws.store.sha256_of(key) != sha256}
     if not lost:
         return
-    updates = [find_answer(ws.store, update_key(m.site, plan.round), Update) for m in plan.members]
-    senders = {update.adapter_sha256: update.site for update in updates if update}
+    updates = [voice.update for voice in find_voices(ws.store, plan, record).values()]
+    sent = {update.adapter_sha256: adapter_key(update.site, update.round) for update in updates}
     for key, sha256 in lost.items():
-        if sha256 in senders:
-            ws.store.put(key, ws.store.get(adapter_key(senders[sha256], plan.round), sha256))
+        if sha256 in sent:
+            ws.store.put(key, ws.store.get(sent[sha256], sha256))
 
 
-def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes | None:
-    """The site's payload after every check; None when nothing has arrived.
+def _admissible(ws: Workspace, plan: Plan, answered: Opened, site: str) -> bytes:
+    """The site's payload after every check: its passport by the round it answers, its size and shapes by this one.
 
     A store that does not answer says nothing about the update, so its errors pass.
     """
+    number = answered.plan.round
     try:
-        update = find_record(ws.store, update_key(site, plan.round), Update)
-        if update is None:
-            return None
-        check_passport(update, plan, plan_sha256, site)
-        data = ws.store.get(
-            adapter_key(site, plan.round), update.adapter_sha256, plan.params.package.max_bytes
-        )
+        update = get_record(ws.store, update_key(site, number), Update)
+        check_passport(update, answered.plan, answered.sha256, site)
+        limit = plan.params.package.max_bytes
+        data = ws.store.get(adapter_key(site, number), update.adapter_sha256, limit)
     except (IntegrityError, ObjectMissingError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
@@ -194,12 +189,11 @@ def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> N
         )
 
 
-def _republish(
-    ws: Workspace, number: int, plan_sha256: str, payloads: Mapping[str, bytes]
-) -> tuple[Candidate, ...]:
-    hashes = {site: hashlib.sha256(data).hexdigest() for site, data in payloads.items()}
-    admitted = []
-    for site, blind in blind_ids(plan_sha256, hashes).items():
-        ws.store.put(candidate_key(blind, number), payloads[site])
-        admitted.append(Candidate(id=blind, sha256=hashes[site], n_bytes=len(payloads[site])))
-    return tuple(sorted(admitted, key=lambda c: c.id))
+def _republish(ws: Workspace, number: int, payloads: Mapping[str, bytes]) -> tuple[Candidate, ...]:
+    """Write the payloads under their blind names, and list them in the order of these."""
+    for blind, data in payloads.items():
+        ws.store.put(candidate_key(blind, number), data)
+    return tuple(
+        Candidate(id=blind, sha256=sha256_bytes(data), n_bytes=len(data))
+        for blind, data in sorted(payloads.items())
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from pydantic import BaseModel
+
 from model.errors import IntegrityError, PackageError
 from tasks.ledger import find_record
-from tasks.records import Record
 from tasks.store import Store
 
-T = TypeVar("T", bound=Record)
+T = TypeVar("T", bound=BaseModel)
 
 
 def find_answer(store: Store, key: str, kind: type[T]) -> T | None:

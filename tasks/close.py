@@ -8,6 +8,7 @@ from statistics import median
 from model.errors import CardiofedError
 from model.judge import FRACTIONS, accepted_fraction
 from tasks.answers import find_answer
+from tasks.bank import find_voices
 from tasks.events import log_event
 from tasks.ledger import (
     candidates_key,
@@ -133,8 +134,12 @@ def _gains(verdicts: dict[str, Verdict]) -> dict[float, dict[str, float]]:
 
 
 def _missing(ws: Workspace, plan: Plan, merge: MergeRecord, verdicts: dict[str, Verdict]) -> tuple[str, ...]:
-    """Sites that were invited and did not take part from training to judging."""
-    took_part = {r.site for r in merge.receipts} & set(verdicts)
+    """Sites that were invited and did not take part from training to judging.
+
+    A site that a late update spoke for is among them, whatever it rated or judged: it did not train in time, and
+    its share of the step comes from an earlier round. Its receipt says so too.
+    """
+    took_part = {r.site for r in merge.receipts if r.age == 0} & set(verdicts)
     if merge.mode != "average":
         took_part &= set(merge.ratings_sha256)
     return tuple(sorted({m.site for m in plan.members} - took_part))
@@ -143,17 +148,18 @@ def _missing(ws: Workspace, plan: Plan, merge: MergeRecord, verdicts: dict[str, 
 def _missing_when_failed(
     ws: Workspace, plan: Plan, candidates: Candidates | None, out: set[str]
 ) -> tuple[str, ...]:
-    """Sites that a failed round lacked: updates, then ratings, then verdicts; ``out`` were not admitted."""
+    """Sites that a failed round lacked: fresh updates, then ratings, then verdicts; ``out`` were not admitted."""
     sites = {m.site for m in plan.members}
     if candidates is None:
         return tuple(sorted(sites))
+    late = {site for site, voice in find_voices(ws.store, plan, candidates).items() if voice.age}
     if len(candidates.candidates) < plan.params.federation.quorum:
-        return tuple(sorted(out))
+        return tuple(sorted(out | late))
     merge = find_record(ws.store, merge_key(plan.round), MergeRecord)
     if merge is not None:
         return _missing(ws, plan, merge, _verdicts(ws, plan, merge))
     raters = read_ratings(ws, plan, str(ws.store.sha256_of(candidates_key(plan.round))))
-    return tuple(sorted(out | (sites - set(raters))))
+    return tuple(sorted(out | late | (sites - set(raters))))
 
 
 def _outcome(fraction: float) -> Outcome:

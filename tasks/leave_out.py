@@ -22,7 +22,7 @@ class Ingredients:
     Attributes:
         updates: as they arrived.
         weights: w_c, as used.
-        volumes: v_c.
+        volumes: v_c, of late updates already discounted.
         clips: factor of norm clipping.
         form: of the merge's denominator.
     """

@@ -78,6 +78,16 @@ def federation_key() -> str:
     return FEDERATION
 
 
+def roster_key() -> str:
+    """The hospitals the hub has invited."""
+    return "global/roster.json"
+
+
+def hub_lease_key() -> str:
+    """Which process works for the hub."""
+    return "global/hub.json"
+
+
 def base_key(sha256: str) -> str:
     """The frozen base network, named by its content.
 
@@ -158,6 +168,21 @@ def close_key(number: int) -> str:
 def evaluation_key(site: str, number: int) -> str:
     """A site's test metrics of the closed round: numbers only."""
     return f"{site_round_prefix(site, number)}evaluation.json"
+
+
+def contact_key(site: str, number: int) -> str:
+    """A site's sign of life in a round."""
+    return f"{site_round_prefix(site, number)}contact.json"
+
+
+def waiting_key(number: int) -> str:
+    """Whom the hub waits for in a round, and until when."""
+    return f"{round_prefix(number)}waiting.json"
+
+
+def current_key() -> str:
+    """The round that was opened last; sites that may not list find it here."""
+    return "global/current.json"
 
 
 def report_key(number: int) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from model.errors import RoundError
 from model.factors import Adapter, Factors, adapter_norm, sum_adapters
-from model.merge import clip_factors, update_norms, volume_weights
+from model.merge import clip_factors, update_norms
 from model.package import pack_adapter, unpack_adapter
-from model.rating import Finding, Findings, rated_weights
-from tasks.admit import blind_ids
+from model.rating import Findings, rated_weights
 from tasks.answers import find_answer
+from tasks.bank import Voice, aged_volumes, blind_ids, find_voices
 from tasks.events import log_event
 from tasks.files import sha256_bytes
 from tasks.leave_out import Ingredients
@@ -27,12 +27,12 @@ from tasks.ledger import (
     put_record,
     ratings_key,
     rest_key,
-    update_key,
 )
 from tasks.packing import Parcel, pack_parcel
+from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
 from tasks.receipts import Judgement, Sender, write_receipts
-from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Update
+from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt
 from tasks.workspace import Workspace
 
 _MEND = "retry the failed sites, then run the round again: what is done is kept"
@@ -71,7 +71,8 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
     _require_updates(plan, candidates, len(admitted))
     if plan.params.merge.mode != "average":
         require_quorum(plan, ratings.keys() & admitted.keys(), "rated the updates")
-    merged = _merge(plan, admitted, _findings(candidates, admitted, ratings))
+    blind = {site: a.candidate.id for site, a in admitted.items()}
+    merged = _merge(plan, admitted, heard_findings(candidates, blind, ratings))
     package = plan.params.package
     carry = read_carry(ws, plan)
     parcel = pack_parcel(merged.step, carry, package, package.download_bytes, plan.params.merge.rank_max)
@@ -156,9 +157,9 @@ def read_ratings(ws: Workspace, plan: Plan, asked: str) -> dict[str, Ratings]:
 class _Admitted:
     """One candidate with its site again."""
 
-    update: Update
+    voice: Voice
     train_slices: int
-    """as invited: an update cannot make itself count for more"""
+    """as invited to the update's own round: an update cannot make itself count for more"""
     candidate: Candidate
     adapter: Adapter
 
@@ -199,15 +200,15 @@ def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _A
 
     A site that changed its announcement after admission has left the round: its candidate belongs to nobody.
     """
-    passports = {m.site: find_answer(ws.store, update_key(m.site, plan.round), Update) for m in plan.members}
-    out = {c.site for c in candidates.quarantined} | set(candidates.missing)
-    present = {site: u for site, u in passports.items() if u and site not in out}
+    voices = find_voices(ws.store, plan, candidates)
+    ages = {voice.age for voice in voices.values()}
+    plans = {age: get_record(ws.store, plan_key(plan.round - age), Plan) for age in ages}
     by_id = {c.id: c for c in candidates.candidates}
-    ids = blind_ids(candidates.plan_sha256, {site: u.adapter_sha256 for site, u in present.items()})
+    ids = blind_ids(candidates.plan_sha256, {site: v.update.adapter_sha256 for site, v in voices.items()})
     return {
         site: _Admitted(
-            update=present[site],
-            train_slices=plan.member(site).train_slices,
+            voice=voices[site],
+            train_slices=plans[voices[site].age].member(site).train_slices,
             candidate=by_id[blind],
             adapter=unpack_adapter(ws.store.get(candidate_key(blind, plan.round), by_id[blind].sha256)),
         )
@@ -221,37 +222,25 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], findings: dict[str, dict[
     rated = rated_weights(findings, rule)
     by_rating = {site: r.weight for site, r in rated.items()}
     updates = {site: a.adapter for site, a in admitted.items()}
+    ages = {site: a.voice.age for site, a in admitted.items()}
     norms = update_norms(updates)
     used = Ingredients(
         updates=updates,
         weights=by_rating if settings.mode == "rated" else dict.fromkeys(updates, 1.0),
-        volumes=volume_weights({site: a.train_slices for site, a in admitted.items()}, settings.volume),
+        volumes=aged_volumes({site: a.train_slices for site, a in admitted.items()}, ages, settings),
         clips=clip_factors(norms, settings.clip),
         form=settings.form,
     )
     step = used.step()
-    senders = {site: Sender(a.update, a.train_slices, a.candidate.n_bytes) for site, a in admitted.items()}
+    senders = {
+        site: Sender(a.voice, a.train_slices, a.candidate.n_bytes, settings.late_discount**a.voice.age)
+        for site, a in admitted.items()
+    }
     judged = {site: Judgement(findings[site], rated[site], norms[site]) for site in admitted}
     receipts = write_receipts(senders, judged, used, rule, settings.mode)
     if settings.mode != "shadow":
         return _Merged(step, receipts, None)
     return _Merged(step, receipts, _distance(replace(used, weights=by_rating).step(), step))
-
-
-def _findings(
-    candidates: Candidates, admitted: dict[str, _Admitted], ratings: dict[str, Ratings]
-) -> dict[str, dict[str, Findings]]:
-    """Candidate site → rater site → what it found; what a site says without having been asked is not heard."""
-    table: dict[str, dict[str, Findings]] = {site: {} for site in admitted}
-    for rater in sorted(ratings.keys() & admitted.keys()):
-        asked = set(candidates.assigned.get(admitted[rater].candidate.id, ()))
-        for site, a in admitted.items():
-            said = ratings[rater].scores.get(a.candidate.id) if a.candidate.id in asked else None
-            if site != rater and said is not None and said.aspects:
-                table[site][rater] = {
-                    aspect: Finding(e.gain, e.standard_error) for aspect, e in said.aspects.items()
-                }
-    return table
 
 
 def _distance(shadow: Adapter, step: Adapter) -> float:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from model.errors import RoundError
 from tasks.enrol import refuse_foreign
 from tasks.events import log_event
-from tasks.ledger import FEDERATION, close_key, find_record, get_record, plan_key, put_record
-from tasks.records import Close, FederationRecord, Plan
+from tasks.ledger import FEDERATION, close_key, current_key, find_record, get_record, plan_key, put_record
+from tasks.records import Close, Current, FederationRecord, Plan
 from tasks.workspace import Workspace
 
 
@@ -30,6 +30,7 @@ def open_round(ws: Workspace, number: int) -> Plan:
     found = find_record(ws.store, plan_key(number), Plan)
     if found is not None:
         refuse_foreign(found, federation.base, ws.params)
+        put_record(ws.store, current_key(), Current(round=number))
         log_event(ws.hub_home, "open", number, "reused")
         return found
     previous = _previous_close(ws, number)
@@ -42,6 +43,7 @@ def open_round(ws: Workspace, number: int) -> Plan:
         params=ws.params,
     )
     put_record(ws.store, plan_key(number), plan)
+    put_record(ws.store, current_key(), Current(round=number))
     log_event(ws.hub_home, "open", number, "done")
     return plan
 

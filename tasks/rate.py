@@ -1,8 +1,9 @@
-"""Rate the round's candidates on one site's own validation slices; only scores leave the site."""
+"""Rate the round's candidates on one site's own slices; only scores leave it, and the hub hears those it asked for."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import cast
 
 from torch import Tensor
@@ -10,9 +11,10 @@ from torch import Tensor
 from model.factors import fold
 from model.network import ResidualUNet
 from model.package import unpack_adapter
-from model.rating import measure_aspects
+from model.rating import Finding, Findings, measure_aspects
 from model.scoring import Panel, choose_slices
 from tasks.answers import find_answer
+from tasks.bank import find_voice
 from tasks.events import log_event
 from tasks.ledger import (
     candidate_key,
@@ -21,9 +23,8 @@ from tasks.ledger import (
     plan_key,
     put_record,
     ratings_key,
-    update_key,
 )
-from tasks.records import Aspect, Candidate, Candidates, Estimate, Plan, Rating, Ratings, Update
+from tasks.records import Aspect, Candidate, Candidates, Estimate, Plan, Rating, Ratings
 from tasks.slices import load_slices
 from tasks.weights import fetch, load_net, round_weights
 from tasks.workspace import Workspace
@@ -66,16 +67,41 @@ def assigned_to(ws: Workspace, candidates: Candidates, site: str) -> list[Candid
     Args:
         ws: the run.
         candidates: of the round, with the table of who rates what.
-        site: finds its row by the bytes it announced; of several sites with the same bytes each rates all their
-            rows, since none can tell which is its own.
+        site: finds its row by the bytes it announced, for this round or, if it was late, for an earlier one; of
+            several sites with the same bytes each rates all their rows, since none can tell which is its own.
 
     Returns:
         In the record's order; none for a site without an admitted update.
     """
-    update = find_answer(ws.store, update_key(site, candidates.round), Update)
-    own = [c.id for c in candidates.candidates if update and c.sha256 == update.adapter_sha256]
+    voice = find_voice(ws.store, candidates, site)
+    own = [c.id for c in candidates.candidates if voice and c.sha256 == voice.update.adapter_sha256]
     mine = {blind for name in own for blind in candidates.assigned.get(name, ())}
     return [c for c in candidates.candidates if c.id in mine]
+
+
+def heard_findings(
+    candidates: Candidates, blind: Mapping[str, str], ratings: Mapping[str, Ratings]
+) -> dict[str, dict[str, Findings]]:
+    """What the raters found, under the sites' names; what a site says without having been asked is not heard.
+
+    Args:
+        candidates: of the round, with the table of who rates what.
+        blind: site → blind id, of the updates that are merged.
+        ratings: site → what it said of these candidates.
+
+    Returns:
+        Candidate site → rater site → aspect → finding.
+    """
+    table: dict[str, dict[str, Findings]] = {site: {} for site in blind}
+    for rater in sorted(ratings.keys() & blind.keys()):
+        asked = set(candidates.assigned.get(blind[rater], ()))
+        for site, name in blind.items():
+            said = ratings[rater].scores.get(name) if name in asked else None
+            if site != rater and said is not None and said.aspects:
+                table[site][rater] = {
+                    aspect: Finding(e.gain, e.standard_error) for aspect, e in said.aspects.items()
+                }
+    return table
 
 
 class ScorePanel:

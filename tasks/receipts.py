@@ -9,8 +9,9 @@ from typing import cast
 
 from model.merge import merge_shares
 from model.rating import MEAN, Finding, Findings, RatedWeight, RatingRule, rated_weights
+from tasks.bank import Voice
 from tasks.leave_out import Ingredients, inner_products, leave_out
-from tasks.records import Aspect, Receipt, Seen, Update, Without
+from tasks.records import Aspect, Receipt, Seen, Without
 
 NORMAL_95 = 1.96
 """Standard errors on either side of a 95 % interval."""
@@ -24,14 +25,16 @@ class Sender:
     """What a receipt says of the sender.
 
     Attributes:
-        update: passport.
+        voice: passport of the update, and its age.
         train_slices: as invited.
         n_bytes: of the package.
+        discount: factor of its volume, for its age; 1 for a fresh one.
     """
 
-    update: Update
+    voice: Voice
     train_slices: int
     n_bytes: int
+    discount: float
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def write_receipts(
         without = leave_out(used, products, site)
         numbers = _receipt(senders[site], judged[site], used, shares[site], without, rule)
         full = merge_shares({**used.weights, site: 1.0}, used.volumes, used.form)[site]
-        receipts.append(numbers.model_copy(update={"reason": explain(numbers, rule, mode, full)}))
+        reason = explain(numbers, rule, mode, full, senders[site].discount)
+        receipts.append(numbers.model_copy(update={"reason": reason}))
     return tuple(receipts)
 
 
@@ -112,12 +116,13 @@ def _receipt(
     without: Without | None,
     rule: RatingRule,
 ) -> Receipt:
-    site, rated = sender.update.site, judged.rated
+    site, rated = sender.voice.update.site, judged.rated
     means = [found[MEAN].gain for found in judged.findings.values() if MEAN in found]
     return Receipt(
         site=site,
         train_slices=sender.train_slices,
-        rank=sender.update.rank,
+        age=sender.voice.age,
+        rank=sender.voice.update.rank,
         seen={
             rater: {cast(Aspect, aspect): interval(f) for aspect, f in found.items()}
             for rater, found in sorted(judged.findings.items())
@@ -138,7 +143,7 @@ def _receipt(
     )
 
 
-def explain(receipt: Receipt, rule: RatingRule, mode: str, full_share: float) -> str:
+def explain(receipt: Receipt, rule: RatingRule, mode: str, full_share: float, discount: float) -> str:
     """Why an update counted as it did, for an engineer to read.
 
     Args:
@@ -146,14 +151,18 @@ def explain(receipt: Receipt, rule: RatingRule, mode: str, full_share: float) ->
         rule: of the rating.
         mode: of the merge.
         full_share: the share it would have had, had nothing spoken against it.
+        discount: factor of its volume, for its age.
 
     Returns:
-        Two to four sentences without names.
+        Two to five sentences without names.
     """
     parts = [_rating_words(receipt, rule, mode)]
     shown = receipt.penalty > 0 and mode == "rated"
     if shown:
         parts[0] += f", so it makes {_percent(receipt.share)} of the step instead of {_percent(full_share)}."
+    if receipt.age:
+        rounds = "1 round" if receipt.age == 1 else f"{receipt.age} rounds"
+        parts.append(f"It came {rounds} late and counts for {_percent(discount)} of its volume.")
     if receipt.clipped_to < 1:
         size = _percent(receipt.clipped_to)
         parts.append(f"Its changes were larger than the others' and were scaled down to {size}.")

@@ -132,6 +132,12 @@ class Plan(Record):
         return _member(self.members, site, f"round {self.round}")
 
 
+class Current(Record):
+    """The round that was opened last; for sites that may not list what there is."""
+
+    round: int
+
+
 def _member(members: tuple[Member, ...], site: str, where: str) -> Member:
     for member in members:
         if member.site == site:
@@ -186,11 +192,15 @@ class Candidates(Record):
     round: int
     plan_sha256: Sha256
     candidates: tuple[Candidate, ...]
+    late: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="blind id → rounds that the update came late; fresh ones are not in it",
+    )
     assigned: dict[str, tuple[str, ...]] = Field(
         description="blind id of a rater's own update → those it rates: never its own, nor the same bytes"
     )
     quarantined: tuple[Refusal, ...]
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = Field(description="sites that no update speaks for, be it fresh or late")
 
 
 class Estimate(Record):
@@ -238,6 +248,7 @@ class Receipt(Record):
 
     site: str
     train_slices: int
+    age: int = Field(0, ge=0, description="rounds that the update came late, 0 for a fresh one")
     rank: int
     seen: dict[str, dict[Aspect, Seen]] = Field(description="by rater")
     gain: float | None = Field(description="of the mean, median over raters; None when nobody rated")
@@ -303,8 +314,8 @@ class Close(Record):
     outcome: Outcome
     fraction: float
     degraded: bool
-    participants: tuple[str, ...]
-    missing: tuple[str, ...]
+    participants: tuple[str, ...] = Field(description="whose updates were taken, late ones included")
+    missing: tuple[str, ...] = Field(description="who did not take part, in time, from training to judging")
     judges: tuple[str, ...]
     gains: dict[str, float] = Field(description="median Dice gain of the judges, by fraction")
     merge_sha256: Sha256 | None

@@ -60,7 +60,11 @@ class Federation(_Section):
 
     rounds: Count = Field(description="rounds of a whole federation")
     quorum: int = Field(ge=2, description="fewest updates, ratings and verdicts a round may close with")
-    deadline_s: int = Field(ge=10, description="seconds the hub waits for the sites in every phase")
+    required: tuple[str, ...] = Field((), description="sites without which no round closes")
+    deadline_s: int = Field(ge=10, description="most seconds the hub waits for a site in a phase")
+    deadlines: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="site → seconds, in place of what was learned"
+    )
 
 
 class Training(_Section):
@@ -128,7 +132,15 @@ class Merge(_Section):
         ge=1, le=512, description="largest rank of a package or of what is carried over, per layer"
     )
     clip: float = Field(gt=0, description="× median update norm")
-    late_discount: float = Field(ge=0, le=1, description="volume factor of an update that comes a round late")
+    late_rounds: int = Field(
+        2,  # for the plans of rounds that were opened before there was a bank
+        ge=0,
+        repr=False,  # a cell of the study is known by the repr of these settings, and has no ledger to look back on
+        description="rounds that an update waits in which its site sends no fresh one; 0: a late update is lost",
+    )
+    late_discount: float = Field(
+        ge=0, le=1, description="volume factor for every round that an update comes late"
+    )
 
 
 class Judge(_Section):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -174,6 +175,19 @@ class Store:
             return [ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"]) for entry in entries]
 
         return sorted(self._ask(prefix, pages), key=lambda info: info.key)
+
+    def now(self) -> datetime:
+        """The store's own time, from its answer to a small request; the one clock that hub and sites share.
+
+        Raises:
+            StoreError: the store does not answer, or tells no time.
+        """
+        answer = self._ask("", lambda: self._client.head_bucket(Bucket=self.bucket))
+        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        if told is None:
+            mend = "use a store that sends the Date header HTTP asks for"
+            raise StoreError("the store tells no time", self._where(""), mend)
+        return parsedate_to_datetime(told)
 
     def ensure_bucket(self) -> None:
         """Make the bucket unless it is there."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from model.factors import Factors
 from model.merge import clip_factors, update_norms
 from model.rating import Finding, rated_weights
+from tasks.bank import Voice
 from tasks.cases import SiteCard
 from tasks.files import json_bytes, write_atomic
 from tasks.findings import MODEL_WORDS
@@ -157,6 +158,7 @@ def candidates(number: int, present: list[str], absent: str) -> Candidates:
         round=number,
         plan_sha256=sha(f"plan {number}"),
         candidates=listed,
+        late={},
         assigned={own: tuple(sorted(c for c in ids if c != own)) for own in ids},
         quarantined=(Refusal(site=absent, reason="adapter has rank 48, the plan allows 16"),)
         if absent
@@ -224,7 +226,7 @@ def receipts(number: int, sites: dict[str, int]) -> tuple[Receipt, ...]:
         clips=clip_factors(norms, PARAMS.merge.clip),
         form="renormalised",
     )
-    senders = {c: Sender(update(number, c, n), n, ADAPTER_BYTES) for c, n in sites.items()}
+    senders = {c: Sender(Voice(update(number, c, n), 0), n, ADAPTER_BYTES, 1.0) for c, n in sites.items()}
     judged = {c: Judgement(findings[c], rated[c], norms[c]) for c in sites}
     return write_receipts(senders, judged, used, rule, "rated")
 

@@ -19,7 +19,8 @@ from infra.s3_server import S3Server
 from model.errors import StoreDeniedError, StoreUnreachableError
 from model.factors import Factors
 from model.package import pack_adapter, unpack_adapter
-from tasks.admit import REASON_LETTERS, admit_updates, assign_candidates, blind_ids
+from tasks.admit import REASON_LETTERS, admit_updates, assign_candidates
+from tasks.bank import blind_ids
 from tasks.files import sha256_bytes
 from tasks.ledger import (
     adapter_key,

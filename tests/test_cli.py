@@ -17,7 +17,7 @@ from phantom_files import write_patient
 from pydantic import SecretStr
 
 from flows.cli import main
-from flows.demo import only_one
+from flows.only_one import only_one
 from infra.ports import HOST
 from infra.process import PID_FILE, recorded
 from model.errors import ConfigError
@@ -229,7 +229,7 @@ def test_a_second_process_on_the_same_run_is_refused(run: Run, root: str) -> Non
     with only_one(Path(root)):
         code, said = run("demo", "--data", "nowhere")
     assert code == 2
-    assert "another process works on this run" in said
+    assert "another process works in this folder" in said
 
 
 def test_a_report_of_a_run_that_does_not_exist_is_refused(run: Run, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from report_files import SITES, receipts, update
 
 from model.factors import Adapter, Factors
 from model.rating import Finding, Findings, RatingRule, rated_weights
+from tasks.bank import Voice
 from tasks.leave_out import Ingredients, inner_products, leave_out
 from tasks.receipts import Judgement, Sender, conceded_gains, explain, interval, write_receipts
 from tasks.records import Receipt, Seen, Without
@@ -55,6 +56,7 @@ def receipt(**changed: object) -> Receipt:
     numbers: dict[str, object] = {
         "site": "st-anna",
         "train_slices": 100,
+        "age": 0,
         "rank": 8,
         "seen": {
             rater: seen(mean=gain) for rater, gain in zip("abcd", (-0.03, 0.0, 0.02, 0.05), strict=True)
@@ -92,8 +94,8 @@ def harmful(**changed: object) -> Receipt:
     return receipt(**(numbers | changed))
 
 
-def said(told: Receipt, mode: str = "rated", full: float = 0.24) -> str:
-    return explain(told, RULE, mode, full).replace(SPACE, " ")
+def said(told: Receipt, mode: str = "rated", full: float = 0.24, discount: float = 1.0) -> str:
+    return explain(told, RULE, mode, full, discount).replace(SPACE, " ")
 
 
 def test_what_nobody_minds_reads_as_such() -> None:
@@ -166,6 +168,15 @@ def test_shadow_mode_says_what_it_does_not_do() -> None:
 
 def test_clipping_is_said() -> None:
     assert "larger than the others' and were scaled down to 40 %. It makes" in said(receipt(clipped_to=0.4))
+
+
+@pytest.mark.parametrize(
+    ("age", "discount", "words"), [(1, 0.5, "1 round late and counts for 50 %"), (2, 0.25, "2 rounds late")]
+)
+def test_lateness_is_said(age: int, discount: float, words: str) -> None:
+    text = said(receipt(age=age), discount=discount)
+    assert f"nothing speaks against it. It came {words}" in text
+    assert f"counts for {discount:.0%}".replace("%", " %") + " of its volume. It makes 24 %" in text
 
 
 def test_the_only_update_and_a_tiny_one_read_right() -> None:
@@ -266,7 +277,7 @@ def test_a_step_of_zero_has_no_relative_change() -> None:
 def test_a_receipt_states_the_shares_that_were_merged() -> None:
     used = mixed({"x": line(1.0), "y": line(3.0)}, weights={"x": 1.0, "y": 0.5}, volumes={"x": 1.0, "y": 4.0})
     judged = {s: Judgement({}, rated_weights({s: {}}, RULE)[s], 1.0) for s in "xy"}
-    senders = {s: Sender(update(1, s, 10), 10, 77) for s in "xy"}
+    senders = {s: Sender(Voice(update(1, s, 10), 0), 10, 77, 1.0) for s in "xy"}
     x, y = write_receipts(senders, judged, used, RULE, "rated")
     assert (x.share, y.share) == pytest.approx((1 / 3, 2 / 3), abs=1e-6)
     assert (x.without and x.without.shares, y.adapter_bytes) == ({"y": 1.0}, 77)

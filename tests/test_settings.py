@@ -96,6 +96,7 @@ def test_an_unknown_setting_is_refused(key: str) -> None:
         "package.energy=0",
         "package.feedback=2",
         "merge.late_discount=1.5",
+        "merge.late_rounds=-1",
         "rating.strictness=-1",
         "merge.clip=0",
         "judge.tolerance=1",

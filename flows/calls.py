@@ -1,0 +1,65 @@
+"""Calls to the hospitals: a run of each one's deployment, and the end of those that nobody answered in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled
+
+SITE_FLOW = "site-round"
+_WAITING = [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED]
+
+
+def call_sites(number: int, sites: Iterable[str], attempt: str) -> tuple[str, ...]:
+    """Have the sites' workers take part in a round.
+
+    Args:
+        number: of the round.
+        sites: to call.
+        attempt: of the hub; the same attempt calls a site once.
+
+    Returns:
+        Those that have no deployment: they come by themselves, or not at all.
+    """
+    unreached = []
+    with get_client(sync_client=True) as client:
+        for site in sites:
+            try:
+                deployment = client.read_deployment_by_name(f"{SITE_FLOW}/{site}")
+            except ObjectNotFound:
+                unreached.append(site)
+                continue
+            client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters={"round": number},
+                tags=[_tag(number)],
+                idempotency_key=f"{attempt}-{number}-{site}",
+            )
+    return tuple(unreached)
+
+
+def end_calls(number: int) -> int:
+    """Cancel the calls of a round that no worker has picked up; returns how many there were."""
+    waiting = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_WAITING)),
+        tags=FlowRunFilterTags(all_=[_tag(number)]),
+    )
+    said = f"round {number} is over"
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=waiting)
+        for run in runs:
+            client.set_flow_run_state(run.id, Cancelled(message=said), force=True)
+    return len(runs)
+
+
+def _tag(number: int) -> str:
+    return f"round-{number:04d}"

@@ -1,0 +1,101 @@
+"""One federated round as the hub runs it: call the hospitals, wait for what the ledger shows, merge, close."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows import phases
+from flows.calls import call_sites, end_calls
+from flows.compute import one_thread_each
+from flows.round import coloured
+from flows.status import publish_status
+from model.errors import RoundError
+from tasks.awaiting import Outlook, await_sites
+from tasks.close import close_failed
+from tasks.durations import SitePhase
+from tasks.homes import this_home
+from tasks.hub_lease import hold_lease
+from tasks.next_round import next_round
+from tasks.pretrain import need_base
+from tasks.privacy import keep_errors
+from tasks.records import Close
+from tasks.workspace import Workspace
+
+Round = Annotated[
+    int | None,
+    Field(ge=1, le=9999, description="Leave empty for the next round, or the open one that has not ended."),
+]
+
+
+@flow(name="federated-round", flow_run_name="federated round")
+def federated_round(round: Round = None) -> State[Any]:
+    """Run or continue one round with all hospitals that have joined.
+
+    What the ledger holds already is not done again, so Retry and a new run both continue.
+
+    Args:
+        round: its number.
+
+    Returns:
+        The flow's final state; its name says so when the round was rejected, degraded or stepped back.
+    """
+    one_thread_each()
+    ws, _ = this_home()
+    keep_errors(ws.root)
+    number = round or next_round(ws)
+    with hold_lease(ws, number):
+        phases.gather(ws, need_base(ws.base_home))
+        plan = phases.open_(ws, number)
+        sites = [member.site for member in plan.members]
+        attempt = f"{flow_run.id}-{flow_run.run_count}"
+        _call(number, sites, attempt)
+        try:
+            close = _close(ws, number, sites, plan.params.merge.mode)
+        except RoundError as error:
+            close_failed(ws, number, error)
+            raise
+        finally:
+            publish_status(ws, number)
+        _wait(ws, number, "adapt", close.participants)
+        end_calls(number)
+        phases.version(ws, number)
+        phases.report(ws, number)
+        publish_status(ws, number)
+    return coloured(close)
+
+
+def _close(ws: Workspace, number: int, sites: Collection[str], mode: str) -> Close:
+    _wait(ws, number, "train", sites)
+    candidates = phases.admit(ws, number)
+    out = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}
+    present = [site for site in sites if site not in out]
+    if mode != "average":
+        _wait(ws, number, "rate", present)
+    phases.merge(ws, number)
+    _wait(ws, number, "judge", present)
+    return phases.close(ws, number)
+
+
+@task(name="call", task_run_name="call the sites", cache_policy=NO_CACHE, persist_result=False)
+def _call(number: int, sites: list[str], attempt: str) -> None:
+    unreached = call_sites(number, sites, attempt)
+    if unreached:
+        get_run_logger().info("these come by themselves: %s", ", ".join(unreached))
+
+
+@task(name="wait", task_run_name="wait for sites to {phase}", cache_policy=NO_CACHE, persist_result=False)
+def _wait(ws: Workspace, number: int, phase: SitePhase, sites: Collection[str]) -> Outlook:
+    publish_status(ws, number)
+    outlook = await_sites(ws, number, phase, sites)
+    said = [f"{len(outlook.answered)} of {len(sites)} sites"]
+    said += [f"no sign of life: {', '.join(outlook.dead)}"] * bool(outlook.dead)
+    said += [f"too late: {', '.join(outlook.late)}"] * bool(outlook.late)
+    get_run_logger().info("%s: %s", phase, "; ".join(said))
+    return outlook

@@ -1,0 +1,131 @@
+"""A whole federation on one machine, as separate processes: a store, Prefect, a hub's worker and one per hospital."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows import stages
+from flows.only_one import only_one
+from flows.stages import Source
+from infra.prefect_server import prefect_environment, start_prefect
+from infra.s3_server import S3Server, start_s3
+from infra.s3_users import S3User, make_user
+from infra.workers import start_worker
+from tasks.enrol import prepared_sites
+from tasks.homes import HOME_FILE, HUB, Credentials, Home, Invitation, enter_home, write_home
+from tasks.join import announce, enter
+from tasks.roster import invite
+from tasks.settings import Params
+
+HOSPITALS = "hospitals"
+
+
+@dataclass(frozen=True)
+class Up:
+    """A federation that is up.
+
+    Attributes:
+        ui_url: Prefect's pages.
+        store_url: of the store.
+        sites: the hospitals.
+    """
+
+    ui_url: str
+    store_url: str
+    sites: tuple[str, ...]
+
+
+def bring_up(
+    root: Path,
+    params: Params,
+    source: Source,
+    say: Callable[[str], None],
+    cron: str | None = None,
+    database_url: str | None = None,
+    s3_port: int | None = None,
+    prefect_port: int | None = None,
+) -> Up:
+    """Have everything of a federation running; what runs already is left alone.
+
+    Args:
+        root: the federation's folder.
+        params: settings.
+        source: the data set, and how hospitals are formed from it.
+        say: told every step in a line.
+        cron: when rounds start; None for the schedule of ``prefect.yaml``, empty for none.
+        database_url: of Prefect; None for SQLite in the folder.
+        s3_port: of the store; None for a free one.
+        prefect_port: of Prefect; None for a free one.
+
+    Returns:
+        Addresses and hospitals.
+
+    Raises:
+        ConfigError: the folder holds a federation of other settings or data.
+        ServerError: a server does not start.
+    """
+    with only_one(root):
+        stages.claim(root, params, source, None)
+        say("preparing the hospitals' data")
+        stages.cohort(root, params, source, replace=False)
+        sites = prepared_sites(root / "cohort")
+        say("training the base, unless it is there")
+        stages.pretrain(root / HUB, params)
+        store = start_s3(root / "store", s3_port, keep=True)
+        say(f"store: {store.url}")
+        prefect = start_prefect(root / "prefect", prefect_port, keep=True, database_url=database_url)
+        say(f"Prefect: {prefect.ui_url}")
+        _found(root, params, store, prefect.api_url, sites)
+        os.environ |= prefect_environment(prefect.api_url, root / "prefect")
+        _deploy(sites, cron)
+        for folder, role in [(root / HUB, HUB), *((root / HOSPITALS / site, "site") for site in sites)]:
+            start_worker(folder, role)
+        say(f"workers: hub, {', '.join(sites)}")
+    return Up(prefect.ui_url, store.url, sites)
+
+
+def _found(root: Path, params: Params, store: S3Server, api_url: str, sites: tuple[str, ...]) -> None:
+    """The hub's folder, the bucket, and a folder, a user and an invitation per hospital."""
+    admin = S3User(store.access_key, store.secret_key)
+    home = Home(name=HUB, s3_endpoint=store.url, prefect_api_url=api_url)
+    hub = Credentials.model_validate({"access_key": admin.access_key, "secret_key": admin.secret_key})
+    write_home(root / HUB, home, hub, params)
+    ws, _ = enter_home(root / HUB)
+    ws.store.ensure_bucket()
+    for site in sites:
+        folder = root / HOSPITALS / site
+        invite(ws, site)
+        _give_data(root, site, folder)
+        if not (folder / HOME_FILE).exists():
+            user = make_user(store.url, admin, site, home.s3_bucket)
+            own = home.model_copy(update={"name": site})
+            enter(
+                folder,
+                Invitation(home=own, access_key=user.access_key, secret_key=user.secret_key, params=params),
+            )
+        announce(folder)
+    enter_home(root / HUB)
+
+
+def _give_data(root: Path, site: str, folder: Path) -> None:
+    """Each hospital's prepared data, in its own folder alone."""
+    target = folder / "cohort" / site
+    fresh = folder / ".cohort.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(root / "cohort" / site, fresh / site)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (fresh / site).rename(target)
+    fresh.rmdir()
+
+
+def _deploy(sites: tuple[str, ...], cron: str | None) -> None:
+    from flows.deployments import deploy_hub, deploy_site  # Prefect takes seconds to import
+
+    deploy_hub(cron)
+    for site in sites:
+        deploy_site(site)

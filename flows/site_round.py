@@ -1,0 +1,58 @@
+"""A hospital's part in a round: what the hub's call starts there, and what Retry starts again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows import phases
+from flows.compute import one_thread_each
+from flows.only_one import only_one
+from tasks.homes import this_home
+from tasks.privacy import keep_errors
+from tasks.site_round import Verb, next_duty, take_part
+
+VERBS: dict[Any, Verb] = {
+    "train": phases.train,
+    "rate": phases.rate,
+    "judge": phases.judge,
+    "adapt": phases.adapt,
+}
+
+Round = Annotated[int, Field(ge=1, le=9999, description="Number of the round, as the hub opened it.")]
+Patience = Annotated[
+    int, Field(ge=0, le=86_400, description="Seconds to wait for the hub and the others before giving up.")
+]
+
+
+@flow(name="site-round", flow_run_name="round {round}")
+def site_round(round: Round, patience_s: Patience = 3600) -> State[Any]:
+    """Train, rate, judge and adapt at this hospital, each when the ledger says that it is time.
+
+    What the ledger already holds is not done again. So Retry does only what is missing.
+
+    Args:
+        round: its number.
+        patience_s: how long to wait in one go.
+
+    Returns:
+        Completed with what was done; failed where the hub does not go on.
+    """
+    one_thread_each()
+    ws, home = this_home()
+    keep_errors(ws.root)
+    with only_one(ws.root):
+        done = take_part(ws, round, home.name, float(patience_s), VERBS)
+        left = next_duty(ws, round, home.name)
+    if left != "over":
+        said = f"the hub has not gone on for {patience_s} s; retry this run when it works again"
+        return Failed(message=said)
+    if not done:
+        return Completed(
+            name="Nothing to do", message="the ledger holds this site's part, or the round is over"
+        )
+    return Completed(message=f"done: {', '.join(done)}")

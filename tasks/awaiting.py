@@ -1,0 +1,151 @@
+"""Wait for the sites' answers: as long as each may take, no longer than needed, and not for the dead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import Field
+
+from tasks.answers import find_answer
+from tasks.contact import Contact, age_s
+from tasks.deadlines import LOOK_BACK, deadline_s
+from tasks.durations import ANSWER, ASKED, SitePhase, past_durations, written
+from tasks.ledger import (
+    contact_key,
+    get_record,
+    plan_key,
+    put_record,
+    round_prefix,
+    site_round_prefix,
+    waiting_key,
+)
+from tasks.records import Plan, Record
+from tasks.workspace import Workspace
+
+LEASE_S = 90.0
+"""A site that works and gives no sign for so long is dead."""
+GRACE_S = 120.0
+"""A site that was called and gives no first sign for so long is not there."""
+REPAIR_S = 600.0
+"""A site whose work failed is awaited so long after its last sign, for somebody to retry it."""
+POLL_S = 2.0
+
+
+class Waiting(Record):
+    """Whom the hub waits for."""
+
+    round: int
+    phase: SitePhase
+    until: dict[str, datetime] = Field(description="site → deadline, by the store's clock")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How the sites stand in a phase.
+
+    Attributes:
+        answered: their answer is in the ledger.
+        due: still awaited.
+        dead: no sign of life for longer than a lease, or no first sign.
+        late: beyond their deadline.
+    """
+
+    answered: tuple[str, ...]
+    due: tuple[str, ...]
+    dead: tuple[str, ...]
+    late: tuple[str, ...]
+
+
+def await_sites(
+    ws: Workspace,
+    number: int,
+    phase: SitePhase,
+    sites: Collection[str],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Outlook:
+    """Wait until everybody has answered who still can.
+
+    Deadlines are learned (:mod:`tasks.deadlines`) unless ``federation.deadlines`` sets one; the wait begins anew when
+    a hub that was killed starts again.
+
+    Args:
+        ws: the hub's workspace.
+        number: of the round.
+        phase: whose answers.
+        sites: those that were asked.
+        sleep: takes seconds.
+
+    Returns:
+        Who answered and who did not, and why.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    plan = get_record(ws.store, plan_key(number), Plan)
+    began = ws.store.now()
+    until = {site: began + timedelta(seconds=s) for site, s in _deadlines(ws, plan, phase, sites).items()}
+    put_record(ws.store, waiting_key(number), Waiting(round=number, phase=phase, until=until))
+    while True:
+        outlook = look(ws, number, phase, until, began)
+        if not outlook.due:
+            return outlook
+        sleep(POLL_S)
+
+
+def look(
+    ws: Workspace, number: int, phase: SitePhase, until: Mapping[str, datetime], began: datetime
+) -> Outlook:
+    """How the sites stand now.
+
+    Args:
+        ws: the hub's workspace.
+        number: of the round.
+        phase: whose answers.
+        until: site → deadline.
+        began: when the wait began.
+
+    Returns:
+        Every site of ``until`` under one heading.
+    """
+    now, asked = ws.store.now(), written(ws.store, round_prefix(number))[ASKED[phase]]
+    found: dict[str, list[str]] = {"answered": [], "due": [], "dead": [], "late": []}
+    for site, deadline in sorted(until.items()):
+        files = written(ws.store, site_round_prefix(site, number))
+        if ANSWER[phase] in files and files[ANSWER[phase]] >= asked:
+            heading = "answered"
+        elif now > deadline:
+            heading = "late"
+        else:
+            heading = "dead" if _is_dead(ws, number, site, files, began, now) else "due"
+        found[heading].append(site)
+    return Outlook(**{heading: tuple(names) for heading, names in found.items()})
+
+
+def _is_dead(
+    ws: Workspace, number: int, site: str, files: Mapping[str, datetime], began: datetime, now: datetime
+) -> bool:
+    sign = files.get("contact.json")
+    if sign is None:
+        return age_s(began, now) > GRACE_S
+    contact = find_answer(ws.store, contact_key(site, number), Contact)
+    return age_s(max(sign, began), now) > _patience_s(contact)
+
+
+def _patience_s(contact: Contact | None) -> float:
+    if contact is None:
+        return LEASE_S
+    absence = 2 * contact.every_s  # it may miss one of its own hours
+    return LEASE_S + max(absence, REPAIR_S if contact.phase == "failed" else 0.0)
+
+
+def _deadlines(ws: Workspace, plan: Plan, phase: SitePhase, sites: Collection[str]) -> dict[str, float]:
+    settings = plan.params.federation
+    members = [member.site for member in plan.members]
+    rounds = range(max(1, plan.round - LOOK_BACK), plan.round)
+    took = past_durations(ws.store, members, phase, rounds)
+    slices = {member.site: float(member.train_slices) for member in plan.members}
+    learned = {site: deadline_s(took[site], took, slices, site, float(settings.deadline_s)) for site in sites}
+    return learned | {site: float(s) for site, s in settings.deadlines.items() if site in learned}

@@ -1,0 +1,180 @@
+"""Where every site of a round stands, read from the ledger: the one source for the terminal and for Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from tasks.answers import find_answer
+from tasks.awaiting import Waiting
+from tasks.contact import Contact, age_s
+from tasks.durations import ANSWER, written
+from tasks.ledger import (
+    candidates_key,
+    close_key,
+    contact_key,
+    find_record,
+    get_record,
+    merge_key,
+    plan_key,
+    site_round_prefix,
+    waiting_key,
+)
+from tasks.records import Candidates, Close, MergeRecord, Plan
+from tasks.workspace import Workspace
+
+STEPS = (
+    "invited",
+    "started",
+    "trained",
+    "uploaded",
+    "admitted",
+    "rated",
+    "merged",
+    "judged",
+    "adapted",
+)
+"""What a site goes through in a round, in order."""
+
+Files = Mapping[str, datetime]
+"""Name of an object of a site in the round → when it was written."""
+
+Word = Literal["complete", "degraded", "stepped back", "waiting", "rejected", "failed", "working"]
+
+
+@dataclass(frozen=True)
+class SiteStanding:
+    """One site in one round.
+
+    Attributes:
+        site: its name.
+        steps: those of :data:`STEPS` that it has behind it.
+        doing: what its last sign said; empty without one.
+        contact_s: seconds since that sign; None without one.
+        trainings: how often it trained.
+        sent_bytes: over its link.
+        received_bytes: likewise.
+        note: why it is out, if it is.
+    """
+
+    site: str
+    steps: tuple[str, ...]
+    doing: str
+    contact_s: float | None
+    trainings: int
+    sent_bytes: int
+    received_bytes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class RoundStanding:
+    """A round in a word, and its sites.
+
+    Attributes:
+        number: of the round.
+        word: how it stands.
+        detail: who is missing, or for whom the hub waits and until when, or why it ended so.
+        age_s: seconds since it opened.
+        sites: by name.
+    """
+
+    number: int
+    word: Word
+    detail: str
+    age_s: float
+    sites: tuple[SiteStanding, ...]
+
+
+def round_standing(ws: Workspace, number: int) -> RoundStanding:
+    """Read how a round stands; by the store's clock.
+
+    Args:
+        ws: the hub's workspace, or any that may read the ledger.
+        number: of an open round.
+
+    Returns:
+        The round and its sites.
+
+    Raises:
+        ObjectMissingError: the round is not open.
+        StoreError: the store does not answer.
+    """
+    plan = get_record(ws.store, plan_key(number), Plan)
+    now = ws.store.now()
+    hub = _Hub(
+        find_record(ws.store, candidates_key(number), Candidates),
+        find_record(ws.store, merge_key(number), MergeRecord),
+        find_record(ws.store, close_key(number), Close),
+        find_record(ws.store, waiting_key(number), Waiting),
+    )
+    files = {m.site: written(ws.store, site_round_prefix(m.site, number)) for m in plan.members}
+    sites = tuple(_site(ws, number, m.site, files[m.site], hub, now) for m in plan.members)
+    word, detail = _word(hub, files, now)
+    return RoundStanding(number, word, detail, age_s(plan.opened, now), sites)
+
+
+@dataclass(frozen=True)
+class _Hub:
+    candidates: Candidates | None
+    merge: MergeRecord | None
+    close: Close | None
+    waiting: Waiting | None
+
+
+def _site(ws: Workspace, number: int, site: str, files: Files, hub: _Hub, now: datetime) -> SiteStanding:
+    contact = find_answer(ws.store, contact_key(site, number), Contact) if "contact.json" in files else None
+    merged = {r.site for r in hub.merge.receipts} if hub.merge else set()
+    refused = {q.site: q.reason for q in hub.candidates.quarantined} if hub.candidates else {}
+    absent = {*hub.candidates.missing, *refused} if hub.candidates else {site}
+    reached = {
+        "invited": True,
+        "started": contact is not None or "update.json" in files,
+        "trained": "update.json" in files or (contact is not None and contact.trainings > 0),
+        "uploaded": "update.json" in files,
+        "admitted": site not in absent,
+        "rated": "ratings.json" in files,
+        "merged": site in merged,
+        "judged": "verdict.json" in files,
+        "adapted": "evaluation.json" in files,
+    }
+    return SiteStanding(
+        site=site,
+        steps=tuple(step for step in STEPS if reached[step]),
+        doing=contact.phase if contact else "",
+        contact_s=age_s(files["contact.json"], now) if contact else None,
+        trainings=contact.trainings if contact else 0,
+        sent_bytes=contact.sent_bytes if contact else 0,
+        received_bytes=contact.received_bytes if contact else 0,
+        note=f"quarantined: {refused[site]}" if site in refused else "",
+    )
+
+
+def _word(hub: _Hub, files: Mapping[str, Files], now: datetime) -> tuple[Word, str]:
+    close = hub.close
+    if close is None:
+        return _open_word(hub, files, now)
+    absent = f"without {', '.join(close.missing)}" if close.missing else ""
+    said = "; ".join(filter(None, (absent, close.reason)))
+    if close.outcome in ("failed", "rejected"):
+        return close.outcome, said
+    if close.degraded:
+        return "degraded", said
+    return ("stepped back", said) if close.outcome == "stepped_back" else ("complete", close.reason)
+
+
+def _open_word(hub: _Hub, files: Mapping[str, Files], now: datetime) -> tuple[Word, str]:
+    if hub.waiting is None:
+        return "working", "the hub has not asked the sites yet"
+    phase = hub.waiting.phase
+    left = {
+        site: (until - now).total_seconds()
+        for site, until in hub.waiting.until.items()
+        if ANSWER[phase] not in files.get(site, {}) and until > now
+    }
+    if not left:
+        return "working", f"the hub works on what the sites sent ({phase})"
+    most = f"at most {max(left.values()):.0f} s more"
+    return "waiting", f"for {', '.join(sorted(left))} to {phase}, {most}"
