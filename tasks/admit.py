@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 
 from model.assign import assign_raters
@@ -20,9 +21,10 @@ from tasks.ledger import (
     get_record,
     plan_key,
     put_record,
+    senders_key,
     update_key,
 )
-from tasks.records import Candidate, Candidates, Plan, Refusal, Update
+from tasks.records import Candidate, Candidates, Plan, Refusal, Senders, Update
 from tasks.workspace import Workspace
 
 REASON_LETTERS = 300
@@ -55,24 +57,30 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         log_event(ws.hub_home, "admit", number, "reused")
         return found
     payloads: dict[str, bytes] = {}
+    passports: dict[str, Update] = {}
     quarantined: list[Refusal] = []
     missing: list[str] = []
     for member in plan.members:
         try:
-            data = _admissible(ws, plan, plan_sha256, member.site)
+            arrived = _admissible(ws, plan, plan_sha256, member.site)
         except PackageError as e:
             quarantined.append(Refusal(site=member.site, reason=e.what[:REASON_LETTERS]))
             continue
-        if data is None:
+        if arrived is None:
             missing.append(member.site)
         else:
-            payloads[member.site] = data
-    candidates = _republish(ws, number, plan_sha256, payloads)
+            passports[member.site], payloads[member.site] = arrived
+    ids = blind_ids(plan_sha256, {site: update.adapter_sha256 for site, update in passports.items()})
+    candidates = _republish(ws, number, ids, payloads)
+    senders = {blind: passports[site] for site, blind in ids.items()}
+    put_record(ws.store, senders_key(number), Senders(round=number, plan_sha256=plan_sha256, updates=senders))
+    nonce = secrets.token_hex(8)
     record = Candidates(
         round=number,
         plan_sha256=plan_sha256,
         candidates=candidates,
-        assigned=assign_candidates(plan, plan_sha256, candidates),
+        nonce=nonce,
+        assigned=assign_candidates(plan, plan_sha256, candidates, nonce),
         quarantined=tuple(quarantined),
         missing=tuple(missing),
     )
@@ -84,8 +92,8 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
 def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
     """Site → the name its update is rated under.
 
-    The name is a hash of plan and payload, so only who knows both a site and its bytes can link them, and the
-    hub can recompute the map from the ledger at any time. Equal payloads are told apart by a count.
+    The name is a hash of plan and payload, so only who knows both a site and its bytes can link them. Equal payloads
+    are told apart by a count.
     """
     ids: dict[str, str] = {}
     for site, sha256 in sorted(sha256_by_site.items()):
@@ -95,25 +103,26 @@ def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, 
 
 
 def assign_candidates(
-    plan: Plan, plan_sha256: str, candidates: Sequence[Candidate]
+    plan: Plan, plan_sha256: str, candidates: Sequence[Candidate], nonce: str
 ) -> dict[str, tuple[str, ...]]:
     """Who rates what, without a site's name.
 
     A table by site would give everybody away, since the one candidate that a site never rates is its own. So the
     raters, too, stand under the blind ids of their updates: a site knows its own and finds its row; the table says
-    no more than the list of candidates, from which anybody can draw it again.
+    no more than the list of candidates and the nonce, from which anybody can draw it again.
 
     Args:
         plan: gives the seed and the number of raters per candidate.
         plan_sha256: of the plan's bytes in the ledger.
         candidates: all that were admitted.
+        nonce: drawn after the last of them had arrived; else the last sender could try bytes until friends rate it.
 
     Returns:
         Blind id of a rater's own update → blind ids it rates, sorted. Each candidate has as many raters as every
         other, but for those of equal bytes, which are not rated by each other's senders.
     """
     hashes = {c.id: c.sha256 for c in candidates}
-    generator = derive_generator(plan.params.seed, "raters", plan_sha256, *sorted(hashes))
+    generator = derive_generator(plan.params.seed, "raters", plan_sha256, nonce, *sorted(hashes))
     drawn = assign_raters(sorted(hashes), plan.params.rating.raters, generator)
     return {rater: tuple(c for c in rated if hashes[c] != hashes[rater]) for rater, rated in drawn.items()}
 
@@ -139,8 +148,8 @@ def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
             ws.store.put(key, ws.store.get(adapter_key(senders[sha256], plan.round), sha256))
 
 
-def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes | None:
-    """The site's payload after every check; None when nothing has arrived.
+def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> tuple[Update, bytes] | None:
+    """The site's passport and payload after every check; None when nothing has arrived.
 
     A store that does not answer says nothing about the update, so its errors pass.
     """
@@ -156,7 +165,7 @@ def _admissible(ws: Workspace, plan: Plan, plan_sha256: str, site: str) -> bytes
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
     check_fit(unpack_adapter(data), shapes, plan.params.merge.rank_max)
-    return data
+    return update, data
 
 
 def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> None:
@@ -195,11 +204,10 @@ def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> N
 
 
 def _republish(
-    ws: Workspace, number: int, plan_sha256: str, payloads: Mapping[str, bytes]
+    ws: Workspace, number: int, ids: Mapping[str, str], payloads: Mapping[str, bytes]
 ) -> tuple[Candidate, ...]:
-    hashes = {site: hashlib.sha256(data).hexdigest() for site, data in payloads.items()}
     admitted = []
-    for site, blind in blind_ids(plan_sha256, hashes).items():
-        ws.store.put(candidate_key(blind, number), payloads[site])
-        admitted.append(Candidate(id=blind, sha256=hashes[site], n_bytes=len(payloads[site])))
+    for site, blind in ids.items():
+        sha256 = ws.store.put(candidate_key(blind, number), payloads[site])
+        admitted.append(Candidate(id=blind, sha256=sha256, n_bytes=len(payloads[site])))
     return tuple(sorted(admitted, key=lambda c: c.id))

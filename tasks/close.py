@@ -116,8 +116,9 @@ def _chain(plan: Plan, merge: MergeRecord, fraction: float) -> tuple[Step, ...]:
 
 
 def _verdicts(ws: Workspace, plan: Plan, merge: MergeRecord) -> dict[str, Verdict]:
-    """Verdicts on exactly this merge, by judge."""
-    found = {m.site: find_answer(ws.store, verdict_key(m.site, plan.round), Verdict) for m in plan.members}
+    """Verdicts on exactly this merge, by judge; only those whose update is part of it are heard."""
+    sites = [receipt.site for receipt in merge.receipts]
+    found = {site: find_answer(ws.store, verdict_key(site, plan.round), Verdict) for site in sites}
     return {s: v for s, v in found.items() if v and v.merged_sha256 == merge.merged_sha256 and v.site == s}
 
 

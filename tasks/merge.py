@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from model.clip import clip_updates
 from model.errors import RoundError
 from model.factors import Adapter, Factors, adapter_norm, sum_adapters
-from model.merge import clip_factors, update_norms, volume_weights
+from model.merge import update_norms, volume_weights
 from model.package import pack_adapter, unpack_adapter
 from model.rating import Finding, Findings, rated_weights
-from tasks.admit import blind_ids
 from tasks.answers import find_answer
 from tasks.events import log_event
 from tasks.files import sha256_bytes
@@ -27,12 +27,23 @@ from tasks.ledger import (
     put_record,
     ratings_key,
     rest_key,
-    update_key,
+    senders_key,
 )
 from tasks.packing import Parcel, pack_parcel
 from tasks.rating_rule import rating_rule
 from tasks.receipts import Judgement, Sender, write_receipts
-from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Update
+from tasks.records import (
+    Candidate,
+    Candidates,
+    Close,
+    MergeRecord,
+    Plan,
+    Ratings,
+    Receipt,
+    Senders,
+    Step,
+    Update,
+)
 from tasks.workspace import Workspace
 
 _MEND = "retry the failed sites, then run the round again: what is done is kept"
@@ -94,7 +105,9 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
 
 
 def read_carry(ws: Workspace, plan: Plan) -> Adapter:
-    """What the steps in force could not carry: the accepted part of the rest that the last one left.
+    """What the steps in force could not carry.
+
+    A step taken in part, f, hands on f of its rest and 1 − f of the carry it was packed with.
 
     Args:
         ws: the run.
@@ -106,14 +119,7 @@ def read_carry(ws: Workspace, plan: Plan) -> Adapter:
     Raises:
         IntegrityError: the rest is not the one that the merge wrote down.
     """
-    if not plan.steps:
-        return {}
-    last = plan.steps[-1]
-    rest_sha256 = get_record(ws.store, merge_key(last.round), MergeRecord).rest_sha256
-    if rest_sha256 is None:
-        return {}
-    rest = unpack_adapter(ws.store.get(rest_key(last.round), rest_sha256))
-    return sum_adapters([(last.fraction, rest)])
+    return _carry_after(ws, plan.steps)
 
 
 def require_quorum(plan: Plan, answers: Collection[str], did: str) -> None:
@@ -170,6 +176,19 @@ class _Merged:
     shadow_distance: float | None
 
 
+def _carry_after(ws: Workspace, steps: Sequence[Step]) -> dict[str, Factors]:
+    if not steps:
+        return {}
+    *before, last = steps
+    rest_sha256 = get_record(ws.store, merge_key(last.round), MergeRecord).rest_sha256
+    parts: list[tuple[float, Adapter]] = []
+    if rest_sha256 is not None:
+        parts.append((last.fraction, unpack_adapter(ws.store.get(rest_key(last.round), rest_sha256))))
+    if last.fraction < 1:
+        parts.append((1 - last.fraction, _carry_after(ws, before)))
+    return sum_adapters(parts)
+
+
 def _put_parcel(ws: Workspace, number: int, parcel: Parcel) -> str | None:
     """Write the step and, where there is one, its rest; returns the rest's hash."""
     ws.store.put(merged_key(number), parcel.data)
@@ -195,24 +214,16 @@ def _require_updates(plan: Plan, candidates: Candidates, n: int) -> None:
 
 
 def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _Admitted]:
-    """Site → its update, the blind names resolved from the ledger.
-
-    A site that changed its announcement after admission has left the round: its candidate belongs to nobody.
-    """
-    passports = {m.site: find_answer(ws.store, update_key(m.site, plan.round), Update) for m in plan.members}
-    out = {c.site for c in candidates.quarantined} | set(candidates.missing)
-    present = {site: u for site, u in passports.items() if u and site not in out}
-    by_id = {c.id: c for c in candidates.candidates}
-    ids = blind_ids(candidates.plan_sha256, {site: u.adapter_sha256 for site, u in present.items()})
+    """Site → its update as it was admitted; what the site has announced since plays no part."""
+    senders = get_record(ws.store, senders_key(plan.round), Senders).updates
     return {
-        site: _Admitted(
-            update=present[site],
-            train_slices=plan.member(site).train_slices,
-            candidate=by_id[blind],
-            adapter=unpack_adapter(ws.store.get(candidate_key(blind, plan.round), by_id[blind].sha256)),
+        senders[c.id].site: _Admitted(
+            update=senders[c.id],
+            train_slices=plan.member(senders[c.id].site).train_slices,
+            candidate=c,
+            adapter=unpack_adapter(ws.store.get(candidate_key(c.id, plan.round), c.sha256)),
         )
-        for site, blind in ids.items()
-        if blind in by_id
+        for c in sorted(candidates.candidates, key=lambda c: senders[c.id].site)
     }
 
 
@@ -226,7 +237,7 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], findings: dict[str, dict[
         updates=updates,
         weights=by_rating if settings.mode == "rated" else dict.fromkeys(updates, 1.0),
         volumes=volume_weights({site: a.train_slices for site, a in admitted.items()}, settings.volume),
-        clips=clip_factors(norms, settings.clip),
+        clips=clip_updates(updates, settings.clip),
         form=settings.form,
     )
     step = used.step()

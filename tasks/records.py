@@ -186,11 +186,20 @@ class Candidates(Record):
     round: int
     plan_sha256: Sha256
     candidates: tuple[Candidate, ...]
+    nonce: str = Field(description="drawn by the hub at admission, so that no sender can choose its raters")
     assigned: dict[str, tuple[str, ...]] = Field(
         description="blind id of a rater's own update → those it rates: never its own, nor the same bytes"
     )
     quarantined: tuple[Refusal, ...]
     missing: tuple[str, ...]
+
+
+class Senders(Record):
+    """Who sent what was admitted, as it stood at admission; whatever a site announces later changes nothing."""
+
+    round: int
+    plan_sha256: Sha256
+    updates: dict[str, Update] = Field(description="by blind id")
 
 
 class Estimate(Record):

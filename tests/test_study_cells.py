@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,15 @@ def test_another_base_gives_another_identity(root: Path, source: Path) -> None:
     assert before != after
 
 
+def test_changed_data_is_prepared_anew(root: Path, source: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(source, tmp_path / "own"))
+    _, before = build_trial(root, own, CELL, study_settings())
+    one, other = sorted(own.rglob("*frame??.nii.gz"))[:2]
+    shutil.copyfile(other, one)
+    _, after = build_trial(root, own, CELL, study_settings())
+    assert before != after
+
+
 def test_without_a_base_there_is_no_cell(root: Path, source: Path) -> None:
     (root / "base" / "base.json").unlink()
     with pytest.raises(ConfigError, match="there is no base"):
@@ -191,7 +201,7 @@ def test_a_cell_is_deaf_to_the_test_side(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, root: Path, source: Path, method: str
 ) -> None:
     cell, deaf = Cell(method, "clean", 1, 1), study_root(tmp_path_factory, tmp_path / "deaf")
-    for side in deaf.glob("cohorts/*/*/test.npz"):
+    for side in deaf.glob("prepared/*/cohorts/*/*/test.npz"):
         with np.load(side) as stored:
             held = {name: np.zeros_like(stored[name]) for name in stored}
         np.savez(side, **held)

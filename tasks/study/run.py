@@ -19,7 +19,7 @@ from tasks.study.members import Member, read_members
 from tasks.study.memo import Memo
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.trial import Trial
-from tasks.study.version import cell_version, step_version
+from tasks.study.version import cell_version, data_version, libraries_version, step_version
 
 
 def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
@@ -58,14 +58,31 @@ def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[T
     """The trial of a cell before its first round, and the hash of all that determines its outcome."""
     params = lay_over(params, ALL[cell.method].settings)
     scenario = SCENARIOS[cell.scenario].turned(cell.split_seed)
-    home = study_cohort(root, source, scenario.partition, cell.split_seed, params)
+    home = study_cohort(prepared(root, source), source, scenario.partition, cell.split_seed, params)
     members: dict[str, Member] = read_members(home, scenario, params, cell.train_seed)
     base = need_base(root / "base")
     weights = load((root / "base" / f"{base.sha256}.safetensors").read_bytes())
     data = "/".join(read_card(home / site).dataset_md5 for site in members)
-    text = f"{cell}/{_determining(params)}/{scenario}/{base.sha256}/{data}/{cell_version()}"
-    seed, memo = derive_seed(cell.train_seed, "study"), Memo(root / "memo", step_version())
+    code = f"{cell_version(ALL[cell.method].module)}/{libraries_version()}"
+    text = f"{cell}/{_determining(params)}/{scenario}/{base.sha256}/{data}/{code}"
+    seed = derive_seed(cell.train_seed, "study")
+    memo = Memo(root / "memo" / libraries_version(), step_version())
     return Trial(params, scenario, members, weights, seed, memo), sha256_bytes(text.encode())
+
+
+def prepared(root: Path, source: Path) -> Path:
+    """The study's folder for sites prepared from exactly this data by exactly this code.
+
+    Args:
+        root: folder of the study.
+        source: a data set; its files count by name, size and time of change.
+
+    Returns:
+        A folder below ``root``; need not exist yet.
+    """
+    files = [(str(f.relative_to(source)), f.stat()) for f in sorted(source.rglob("*")) if f.is_file()]
+    listing = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in files)
+    return root / "prepared" / sha256_bytes(f"{data_version()}/{listing}".encode())[:12]
 
 
 def _determining(params: Params) -> str:
