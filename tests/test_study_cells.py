@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,8 +160,11 @@ def test_another_base_gives_another_identity(root: Path, source: Path) -> None:
 def test_changed_data_is_prepared_anew(root: Path, source: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(source, tmp_path / "own"))
     _, before = build_trial(root, own, CELL, study_settings())
-    one, other = sorted(own.rglob("*frame??.nii.gz"))[:2]
-    shutil.copyfile(other, one)
+    path = min(own.rglob("*frame??.nii.gz"))
+    image = nibabel.nifti1.Nifti1Image.from_filename(path)
+    brighter = np.asanyarray(image.dataobj).copy()
+    brighter[0, 0, 0] += 7
+    nibabel.nifti1.Nifti1Image(brighter, image.affine, image.header).to_filename(path)
     _, after = build_trial(root, own, CELL, study_settings())
     assert before != after
 
