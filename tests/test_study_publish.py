@@ -181,7 +181,7 @@ def test_another_split_has_another_attacker() -> None:
 def test_the_report_compares_a_scenario_with_the_one_beside_it_if_the_sites_are_the_same() -> None:
     roles = study_roles(plan(Path("nowhere")))
     assert roles.beside["stealthy-poison"] == "scanner-shift"
-    assert set(SCENARIOS) - set(roles.beside) == {"clean", "imbalanced", "mixed-clinic"}
+    assert set(SCENARIOS) - set(roles.beside) == {"clean", "imbalanced", "mixed-clinic", "scanner-shift"}
     assert {twin for name, twin in roles.beside.items() if name != "stealthy-poison"} == {"clean"}
 
 

@@ -94,7 +94,7 @@ METHODS: dict[str, Method] = {
     "median": _by_step("median", *ALL_RANKS),
     "trimmed-mean": _by_step("trimmed-mean", *ALL_RANKS),
     "krum": _by_step("krum", *ALL_RANKS),
-    "paper": _by_step("paper", *ALL_RANKS, family="ours"),
+    "paper": _by_step("paper", *ALL_RANKS),
     "plain": _by_step("plain", family="ours"),
     "average": _by_step("average", family="ours"),
     "rated": _by_step("rated", family="ours"),
