@@ -45,12 +45,14 @@ def run(root: Root = DEFAULT) -> None:
     """Train all cells that are missing, on all cores, watched in the Prefect UI."""
     from flows.compute import one_thread_each
     from flows.servers import servers
-    from flows.study import study
     from tasks.pretrain import pretrain_base
 
     one_thread_each()
     pretrain_base(root / "base", _params())
-    with servers(root):
+    with servers(root) as up:
+        from flows.study import study  # Prefect reads the server's address when it is imported
+
+        print(f"Prefect UI  {up.ui_url}")
         study(str(root))
 
 

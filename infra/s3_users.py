@@ -77,7 +77,9 @@ def make_user(endpoint: str, root: S3User, site: str, bucket: str) -> S3User:
     parts = urlsplit(endpoint)
     http = urllib3.PoolManager(timeout=urllib3.Timeout(_ANSWER_S), retries=False)
     provider = StaticProvider(root.access_key, root.secret_key)
-    admin = MinioAdmin(endpoint=parts.netloc, credentials=provider, secure=parts.scheme == "https", http_client=http)
+    admin = MinioAdmin(
+        endpoint=parts.netloc, credentials=provider, secure=parts.scheme == "https", http_client=http
+    )
     try:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(site_policy(site, bucket), file)

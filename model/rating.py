@@ -46,7 +46,7 @@ class RatingRule:
         strictness: λ, per Dice.
         margin: Dice of the mean that is forgiven.
         margin_structure: Dice of a single structure that is forgiven.
-        doubt: z, standard errors by which every rater's finding is moved in the candidate's favour.
+        doubt: z, standard errors by which every rater's finding is moved in the candidate's favour, up to the margin.
         dissent: fraction of the raters whose view may be set aside in the candidate's disfavour.
     """
 
@@ -55,6 +55,10 @@ class RatingRule:
     margin_structure: float
     doubt: float
     dissent: float
+
+    def margin_of(self, aspect: str) -> float:
+        """Dice that is forgiven in an aspect."""
+        return self.margin if aspect == MEAN else self.margin_structure
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,10 @@ def measure_aspects(before: Tensor, after: Tensor, case: Tensor) -> dict[str, Fi
 def rated_weights(findings: Mapping[str, Mapping[str, Findings]], rule: RatingRule) -> dict[str, RatedWeight]:
     """Weight per candidate from what the *other* sites found.
 
-    In every aspect a, rater s concedes ``u = gain + z · error``. The most favourable ``max(1, ⌊q k⌋)`` of k raters
-    are set aside (none of fewer than three), and g_c is the most that the rest concede: harm counts only as far as
-    nearly all raters see it, and one friend cannot hide it. With ``ref = min(0, median_c g_c)``,
+    In every aspect a, rater s concedes ``u = gain + min(z · error, margin_a)``: a doubt cannot excuse more than the
+    margin does. The most favourable ``max(1, ⌊q k⌋)`` of k raters are set aside (none of fewer than three), and g_c
+    is the most that the rest concede: harm counts only as far as nearly all raters see it, and one friend cannot
+    hide it. With ``ref = min(0, median_c g_c)``, where a candidate without findings in the aspect counts as 0,
     ``w_c = exp(−λ · max_a max(0, ref − margin_a − g_c))``.
 
     Args:
@@ -150,7 +155,7 @@ def rated_weights(findings: Mapping[str, Mapping[str, Findings]], rule: RatingRu
 def _conceded(candidate: str, rated: Mapping[str, Findings], aspect: str, rule: RatingRule) -> float | None:
     upper = sorted(
         (
-            found[aspect].gain + rule.doubt * found[aspect].error
+            found[aspect].gain + min(rule.doubt * found[aspect].error, rule.margin_of(aspect))
             for rater, found in rated.items()
             if rater != candidate and aspect in found and _is_finite(found[aspect])
         ),
@@ -167,17 +172,14 @@ def _is_finite(finding: Finding) -> bool:
 
 
 def _reference(conceded: Iterable[float | None]) -> float:
-    known = [g for g in conceded if g is not None]
-    return min(0.0, median(known)) if known else 0.0
+    return min(0.0, median([g or 0.0 for g in conceded] or [0.0]))
 
 
 def _weigh(
     conceded: Mapping[str, float | None], reference: Mapping[str, float], raters: int, rule: RatingRule
 ) -> RatedWeight:
     penalties = {
-        a: max(0.0, reference[a] - (rule.margin if a == MEAN else rule.margin_structure) - g)
-        for a, g in conceded.items()
-        if g is not None
+        a: max(0.0, reference[a] - rule.margin_of(a) - g) for a, g in conceded.items() if g is not None
     }
     worst = max(penalties, key=lambda a: (penalties[a], a == MEAN), default=MEAN)
     penalty = penalties.get(worst, 0.0)

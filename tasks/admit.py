@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 
 from model.assign import assign_raters
@@ -9,9 +11,8 @@ from model.errors import IntegrityError, ObjectMissingError, PackageError, Passp
 from model.network import build_net
 from model.package import check_fit, unpack_adapter
 from model.seeds import derive_generator
-from tasks.bank import Bank, Opened, blind_ids, find_voices
+from tasks.bank import Bank, Opened, find_voices
 from tasks.events import log_event
-from tasks.files import sha256_bytes
 from tasks.ledger import (
     adapter_key,
     candidate_key,
@@ -20,9 +21,10 @@ from tasks.ledger import (
     get_record,
     plan_key,
     put_record,
+    senders_key,
     update_key,
 )
-from tasks.records import Candidate, Candidates, Plan, Refusal, Update
+from tasks.records import Candidate, Candidates, Plan, Refusal, Senders, Update
 from tasks.workspace import Workspace
 
 REASON_LETTERS = 300
@@ -57,60 +59,74 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         log_event(ws.hub_home, "admit", number, "reused")
         return found
     payloads: dict[str, bytes] = {}
-    ages: dict[str, int] = {}
+    passports: dict[str, Update] = {}
     quarantined: list[Refusal] = []
     missing: list[str] = []
-    for site in (member.site for member in plan.members):
-        answered = bank.choose(site)
+    for member in plan.members:
+        answered = bank.choose(member.site)
         if answered is None:
-            missing.append(site)
+            missing.append(member.site)
             continue
-        age = number - answered.plan.round
         try:
-            payloads[site] = _admissible(ws, plan, answered, site)
+            passports[member.site], payloads[member.site] = _admissible(ws, plan, answered, member.site)
         except PackageError as e:
-            reason = f"its update of round {answered.plan.round}: {e.what}" if age else e.what
-            quarantined.append(Refusal(site=site, reason=reason[:REASON_LETTERS]))
-        else:
-            ages[site] = age
-    hashes = {site: sha256_bytes(data) for site, data in payloads.items()}
-    ids = blind_ids(now.sha256, hashes)
-    candidates = _republish(ws, number, {ids[site]: data for site, data in payloads.items()})
+            reason = e.what if answered == now else f"its update of round {answered.plan.round}: {e.what}"
+            quarantined.append(Refusal(site=member.site, reason=reason[:REASON_LETTERS]))
+    ids = blind_ids(now.sha256, {site: update.adapter_sha256 for site, update in passports.items()})
+    candidates = _republish(ws, number, ids, payloads)
+    senders = {blind: passports[site] for site, blind in ids.items()}
+    put_record(ws.store, senders_key(number), Senders(round=number, plan_sha256=now.sha256, updates=senders))
+    nonce = secrets.token_hex(8)
     record = Candidates(
         round=number,
         plan_sha256=now.sha256,
         candidates=candidates,
-        late={ids[site]: age for site, age in ages.items() if age},
-        assigned=assign_candidates(plan, now.sha256, candidates),
+        nonce=nonce,
+        assigned=assign_candidates(plan, now.sha256, candidates, nonce),
         quarantined=tuple(quarantined),
         missing=tuple(missing),
     )
     put_record(ws.store, candidates_key(number), record)
-    counts = {"admitted": len(candidates), "late": len(record.late), "quarantined": len(quarantined)}
+    late = sum(update.round < number for update in passports.values())
+    counts = {"admitted": len(candidates), "late": late, "quarantined": len(quarantined)}
     log_event(ws.hub_home, "admit", number, "done", **counts)
     return record
 
 
+def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
+    """Site → the name its update is rated under.
+
+    The name is a hash of plan and payload, so only who knows both a site and its bytes can link them. Equal payloads
+    are told apart by a count.
+    """
+    ids: dict[str, str] = {}
+    for site, sha256 in sorted(sha256_by_site.items()):
+        twins = sum(other == sha256 for known, other in sha256_by_site.items() if known < site)
+        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins}".encode()).hexdigest()[:16]
+    return ids
+
+
 def assign_candidates(
-    plan: Plan, plan_sha256: str, candidates: Sequence[Candidate]
+    plan: Plan, plan_sha256: str, candidates: Sequence[Candidate], nonce: str
 ) -> dict[str, tuple[str, ...]]:
     """Who rates what, without a site's name.
 
     A table by site would give everybody away, since the one candidate that a site never rates is its own. So the
     raters, too, stand under the blind ids of their updates: a site knows its own and finds its row; the table says
-    no more than the list of candidates, from which anybody can draw it again.
+    no more than the list of candidates and the nonce, from which anybody can draw it again.
 
     Args:
         plan: gives the seed and the number of raters per candidate.
         plan_sha256: of the plan's bytes in the ledger.
         candidates: all that were admitted.
+        nonce: drawn after the last of them had arrived; else the last sender could try bytes until friends rate it.
 
     Returns:
         Blind id of a rater's own update → blind ids it rates, sorted. Each candidate has as many raters as every
         other, but for those of equal bytes, which are not rated by each other's senders.
     """
     hashes = {c.id: c.sha256 for c in candidates}
-    generator = derive_generator(plan.params.seed, "raters", plan_sha256, *sorted(hashes))
+    generator = derive_generator(plan.params.seed, "raters", plan_sha256, nonce, *sorted(hashes))
     drawn = assign_raters(sorted(hashes), plan.params.rating.raters, generator)
     return {rater: tuple(c for c in rated if hashes[c] != hashes[rater]) for rater, rated in drawn.items()}
 
@@ -129,15 +145,14 @@ def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
     lost = {key: sha256 for key, sha256 in keys.items() if ws.store.sha256_of(key) != sha256}
     if not lost:
         return
-    updates = [voice.update for voice in find_voices(ws.store, plan, record).values()]
+    updates = [voice.update for voice in find_voices(ws.store, plan.round).values()]
     sent = {update.adapter_sha256: adapter_key(update.site, update.round) for update in updates}
     for key, sha256 in lost.items():
-        if sha256 in sent:
-            ws.store.put(key, ws.store.get(sent[sha256], sha256))
+        ws.store.put(key, ws.store.get(sent[sha256], sha256))
 
 
-def _admissible(ws: Workspace, plan: Plan, answered: Opened, site: str) -> bytes:
-    """The site's payload after every check: its passport by the round it answers, its size and shapes by this one.
+def _admissible(ws: Workspace, plan: Plan, answered: Opened, site: str) -> tuple[Update, bytes]:
+    """A site's passport and payload after every check: of the round it answers, and in size and shapes of this one.
 
     A store that does not answer says nothing about the update, so its errors pass.
     """
@@ -151,7 +166,7 @@ def _admissible(ws: Workspace, plan: Plan, answered: Opened, site: str) -> bytes
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
     check_fit(unpack_adapter(data), shapes, plan.params.merge.rank_max)
-    return data
+    return update, data
 
 
 def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> None:
@@ -189,11 +204,11 @@ def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> N
         )
 
 
-def _republish(ws: Workspace, number: int, payloads: Mapping[str, bytes]) -> tuple[Candidate, ...]:
-    """Write the payloads under their blind names, and list them in the order of these."""
-    for blind, data in payloads.items():
-        ws.store.put(candidate_key(blind, number), data)
-    return tuple(
-        Candidate(id=blind, sha256=sha256_bytes(data), n_bytes=len(data))
-        for blind, data in sorted(payloads.items())
-    )
+def _republish(
+    ws: Workspace, number: int, ids: Mapping[str, str], payloads: Mapping[str, bytes]
+) -> tuple[Candidate, ...]:
+    admitted = []
+    for site, blind in ids.items():
+        sha256 = ws.store.put(candidate_key(blind, number), payloads[site])
+        admitted.append(Candidate(id=blind, sha256=sha256, n_bytes=len(payloads[site])))
+    return tuple(sorted(admitted, key=lambda c: c.id))

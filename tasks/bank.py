@@ -7,15 +7,14 @@ the order of their rounds and each at most once: what is older than one that was
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from model.merge import volume_weights
 from tasks.answers import find_answer
-from tasks.ledger import candidates_key, find_record, plan_key, update_key
-from tasks.records import Candidates, Plan, Update
+from tasks.ledger import candidates_key, find_record, get_record, plan_key, senders_key, update_key
+from tasks.records import Candidates, Plan, Senders, Update
 from tasks.settings import Merge
 from tasks.store import Store
 
@@ -94,46 +93,43 @@ class Bank:
         return rounds
 
 
-def find_voice(store: Store, candidates: Candidates, site: str) -> Voice | None:
-    """The update that was admitted for one site, from the site's own keys and the public record alone.
+def find_voices(store: Store, number: int) -> dict[str, Voice]:
+    """Blind id → the update that was admitted under it, as it stood at admission.
+
+    Args:
+        store: the ledger's store.
+        number: of a round whose updates were admitted.
+
+    Raises:
+        ObjectMissingError: admission has not ended.
+    """
+    senders = get_record(store, senders_key(number), Senders)
+    return {blind: Voice(update, number - update.round) for blind, update in senders.updates.items()}
+
+
+def late_sites(store: Store, number: int) -> set[str]:
+    """Sites for which an update of an earlier round spoke; see :func:`find_voices`."""
+    return {voice.update.site for voice in find_voices(store, number).values() if voice.age}
+
+
+def own_candidates(store: Store, candidates: Candidates, site: str, late_rounds: int) -> set[str]:
+    """Blind ids of the candidates that may be a site's own, by what the site itself announced.
 
     Args:
         store: the ledger's store.
         candidates: of the round.
-        site: whose update.
+        site: finds its own by the bytes of its youngest update that is among them.
+        late_rounds: how old an update may be.
 
     Returns:
-        Passport and age; None for a site without an admitted update, and for one that has changed its
-        announcement since.
+        One, or several where others sent the same bytes; none for a site without an admitted update.
     """
-    if site in candidates.missing or any(site == refusal.site for refusal in candidates.quarantined):
-        return None
-    for age in sorted({0, *candidates.late.values()}):
-        number = candidates.round - age
+    for number in range(candidates.round, max(0, candidates.round - late_rounds - 1), -1):
         update = find_answer(store, update_key(site, number), Update)
-        admitted = {c.sha256 for c in candidates.candidates if candidates.late.get(c.id, 0) == age}
-        if update and (update.site, update.round) == (site, number) and update.adapter_sha256 in admitted:
-            return Voice(update, age)
-    return None
-
-
-def find_voices(store: Store, plan: Plan, candidates: Candidates) -> dict[str, Voice]:
-    """Site → the update that was admitted for it, of all members; see :func:`find_voice`."""
-    found = {member.site: find_voice(store, candidates, member.site) for member in plan.members}
-    return {site: voice for site, voice in found.items() if voice is not None}
-
-
-def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
-    """Site → the name its update is rated under.
-
-    The name is a hash of the plan that admits and of the payload, so only who knows both a site and its bytes can
-    link them, and the hub can recompute the map from the ledger at any time. Equal payloads are told apart by a count.
-    """
-    ids: dict[str, str] = {}
-    for site, sha256 in sorted(sha256_by_site.items()):
-        twins = sum(other == sha256 for known, other in sha256_by_site.items() if known < site)
-        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins}".encode()).hexdigest()[:16]
-    return ids
+        own = {c.id for c in candidates.candidates if update and c.sha256 == update.adapter_sha256}
+        if own:
+            return own
+    return set()
 
 
 def aged_volumes(slices: Mapping[str, int], ages: Mapping[str, int], settings: Merge) -> dict[str, float]:
@@ -154,9 +150,9 @@ def aged_volumes(slices: Mapping[str, int], ages: Mapping[str, int], settings: M
 def _last_done(store: Store, candidates: Candidates, site: str) -> int:
     """Up to which round a round before has dealt with an invited site's updates; 0 where it had none of them.
 
-    One that was refused, or announced anew after admission, gets no second hearing.
+    One that was refused gets no second hearing.
     """
-    if site in candidates.missing:
-        return 0
-    voice = find_voice(store, candidates, site)
-    return candidates.round - (voice.age if voice else 0)
+    if any(site == refusal.site for refusal in candidates.quarantined):
+        return candidates.round
+    rounds = (v.update.round for v in find_voices(store, candidates.round).values() if v.update.site == site)
+    return max(rounds, default=0)

@@ -8,7 +8,7 @@ from statistics import median
 from model.errors import CardiofedError
 from model.judge import FRACTIONS, accepted_fraction
 from tasks.answers import find_answer
-from tasks.bank import find_voices
+from tasks.bank import late_sites
 from tasks.events import log_event
 from tasks.ledger import (
     candidates_key,
@@ -117,8 +117,9 @@ def _chain(plan: Plan, merge: MergeRecord, fraction: float) -> tuple[Step, ...]:
 
 
 def _verdicts(ws: Workspace, plan: Plan, merge: MergeRecord) -> dict[str, Verdict]:
-    """Verdicts on exactly this merge, by judge."""
-    found = {m.site: find_answer(ws.store, verdict_key(m.site, plan.round), Verdict) for m in plan.members}
+    """Verdicts on exactly this merge, by judge; only those whose update is part of it are heard."""
+    sites = [receipt.site for receipt in merge.receipts]
+    found = {site: find_answer(ws.store, verdict_key(site, plan.round), Verdict) for site in sites}
     return {s: v for s, v in found.items() if v and v.merged_sha256 == merge.merged_sha256 and v.site == s}
 
 
@@ -152,7 +153,7 @@ def _missing_when_failed(
     sites = {m.site for m in plan.members}
     if candidates is None:
         return tuple(sorted(sites))
-    late = {site for site, voice in find_voices(ws.store, plan, candidates).items() if voice.age}
+    late = late_sites(ws.store, plan.round)
     if len(candidates.candidates) < plan.params.federation.quorum:
         return tuple(sorted(out | late))
     merge = find_record(ws.store, merge_key(plan.round), MergeRecord)

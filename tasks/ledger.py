@@ -135,6 +135,11 @@ def candidates_key(number: int) -> str:
     return f"{round_prefix(number)}candidates.json"
 
 
+def senders_key(number: int) -> str:
+    """Who sent which candidate: the hub's own, in a part of the store that no site reads."""
+    return f"hub/rounds/{_digits(number)}/senders.json"
+
+
 def ratings_key(site: str, number: int) -> str:
     """A site's scores of the others' candidates."""
     return f"{site_round_prefix(site, number)}ratings.json"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from model.clip import clip_updates
 from model.errors import RoundError
 from model.factors import Adapter, Factors, adapter_norm, sum_adapters
-from model.merge import clip_factors, update_norms
+from model.merge import update_norms
 from model.package import pack_adapter, unpack_adapter
 from model.rating import Findings, rated_weights
 from tasks.answers import find_answer
-from tasks.bank import Voice, aged_volumes, blind_ids, find_voices
+from tasks.bank import Voice, aged_volumes, find_voices
 from tasks.events import log_event
 from tasks.files import sha256_bytes
 from tasks.leave_out import Ingredients
@@ -32,7 +33,7 @@ from tasks.packing import Parcel, pack_parcel
 from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
 from tasks.receipts import Judgement, Sender, write_receipts
-from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt
+from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Step
 from tasks.workspace import Workspace
 
 _MEND = "retry the failed sites, then run the round again: what is done is kept"
@@ -95,7 +96,9 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
 
 
 def read_carry(ws: Workspace, plan: Plan) -> Adapter:
-    """What the steps in force could not carry: the accepted part of the rest that the last one left.
+    """What the steps in force could not carry.
+
+    A step taken in part, f, hands on f of its rest and 1 − f of the carry it was packed with.
 
     Args:
         ws: the run.
@@ -107,14 +110,7 @@ def read_carry(ws: Workspace, plan: Plan) -> Adapter:
     Raises:
         IntegrityError: the rest is not the one that the merge wrote down.
     """
-    if not plan.steps:
-        return {}
-    last = plan.steps[-1]
-    rest_sha256 = get_record(ws.store, merge_key(last.round), MergeRecord).rest_sha256
-    if rest_sha256 is None:
-        return {}
-    rest = unpack_adapter(ws.store.get(rest_key(last.round), rest_sha256))
-    return sum_adapters([(last.fraction, rest)])
+    return _carry_after(ws, plan.steps)
 
 
 def require_quorum(plan: Plan, answers: Collection[str], did: str) -> None:
@@ -171,6 +167,19 @@ class _Merged:
     shadow_distance: float | None
 
 
+def _carry_after(ws: Workspace, steps: Sequence[Step]) -> dict[str, Factors]:
+    if not steps:
+        return {}
+    *before, last = steps
+    rest_sha256 = get_record(ws.store, merge_key(last.round), MergeRecord).rest_sha256
+    parts: list[tuple[float, Adapter]] = []
+    if rest_sha256 is not None:
+        parts.append((last.fraction, unpack_adapter(ws.store.get(rest_key(last.round), rest_sha256))))
+    if last.fraction < 1:
+        parts.append((1 - last.fraction, _carry_after(ws, before)))
+    return sum_adapters(parts)
+
+
 def _put_parcel(ws: Workspace, number: int, parcel: Parcel) -> str | None:
     """Write the step and, where there is one, its rest; returns the rest's hash."""
     ws.store.put(merged_key(number), parcel.data)
@@ -196,24 +205,17 @@ def _require_updates(plan: Plan, candidates: Candidates, n: int) -> None:
 
 
 def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _Admitted]:
-    """Site → its update, the blind names resolved from the ledger.
-
-    A site that changed its announcement after admission has left the round: its candidate belongs to nobody.
-    """
-    voices = find_voices(ws.store, plan, candidates)
-    ages = {voice.age for voice in voices.values()}
-    plans = {age: get_record(ws.store, plan_key(plan.round - age), Plan) for age in ages}
-    by_id = {c.id: c for c in candidates.candidates}
-    ids = blind_ids(candidates.plan_sha256, {site: v.update.adapter_sha256 for site, v in voices.items()})
+    """Site → its update as it was admitted; what the site has announced since plays no part."""
+    voices = find_voices(ws.store, plan.round)
+    plans = {n: get_record(ws.store, plan_key(n), Plan) for n in {v.update.round for v in voices.values()}}
     return {
-        site: _Admitted(
-            voice=voices[site],
-            train_slices=plans[voices[site].age].member(site).train_slices,
-            candidate=by_id[blind],
-            adapter=unpack_adapter(ws.store.get(candidate_key(blind, plan.round), by_id[blind].sha256)),
+        voices[c.id].update.site: _Admitted(
+            voice=voices[c.id],
+            train_slices=plans[voices[c.id].update.round].member(voices[c.id].update.site).train_slices,
+            candidate=c,
+            adapter=unpack_adapter(ws.store.get(candidate_key(c.id, plan.round), c.sha256)),
         )
-        for site, blind in ids.items()
-        if blind in by_id
+        for c in sorted(candidates.candidates, key=lambda c: voices[c.id].update.site)
     }
 
 
@@ -228,7 +230,7 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], findings: dict[str, dict[
         updates=updates,
         weights=by_rating if settings.mode == "rated" else dict.fromkeys(updates, 1.0),
         volumes=aged_volumes({site: a.train_slices for site, a in admitted.items()}, ages, settings),
-        clips=clip_factors(norms, settings.clip),
+        clips=clip_updates(updates, settings.clip),
         form=settings.form,
     )
     step = used.step()

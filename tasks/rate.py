@@ -14,7 +14,7 @@ from model.package import unpack_adapter
 from model.rating import Finding, Findings, measure_aspects
 from model.scoring import Panel, choose_slices
 from tasks.answers import find_answer
-from tasks.bank import find_voice
+from tasks.bank import own_candidates
 from tasks.events import log_event
 from tasks.ledger import (
     candidate_key,
@@ -73,8 +73,8 @@ def assigned_to(ws: Workspace, candidates: Candidates, site: str) -> list[Candid
     Returns:
         In the record's order; none for a site without an admitted update.
     """
-    voice = find_voice(ws.store, candidates, site)
-    own = [c.id for c in candidates.candidates if voice and c.sha256 == voice.update.adapter_sha256]
+    plan = get_record(ws.store, plan_key(candidates.round), Plan)
+    own = own_candidates(ws.store, candidates, site, plan.params.merge.late_rounds)
     mine = {blind for name in own for blind in candidates.assigned.get(name, ())}
     return [c for c in candidates.candidates if c.id in mine]
 

@@ -122,7 +122,7 @@ def _receipt(
         site=site,
         train_slices=sender.train_slices,
         age=sender.voice.age,
-        rank=sender.voice.update.rank,
+        rank=max((f.rank for f in used.updates[site].values()), default=0),
         seen={
             rater: {cast(Aspect, aspect): interval(f) for aspect, f in found.items()}
             for rater, found in sorted(judged.findings.items())
@@ -175,7 +175,7 @@ def _rating_words(receipt: Receipt, rule: RatingRule, mode: str) -> str:
     if not receipt.seen:
         return "No site rated it, so nothing speaks against it."
     if receipt.penalty == 0:
-        return f"{_count(receipt)} rated it{_range(receipt)}; {_mild(receipt)}."
+        return f"{_count(receipt)} rated it{_range(receipt)}; {_mild(receipt, rule)}."
     said = f"{_count(receipt)} rated it. {_harm(receipt)}, more than {_forgiven(receipt, rule)}"
     if mode == "rated":
         return said
@@ -199,12 +199,16 @@ def _by_gain(receipt: Receipt) -> list[dict[Aspect, Seen]]:
     return sorted(known, key=lambda found: found["mean"].gain)
 
 
-def _mild(receipt: Receipt) -> str:
+def _mild(receipt: Receipt, rule: RatingRule) -> str:
     """What stands against an update that is not penalised."""
     worst = min(receipt.conceded, key=lambda a: receipt.conceded[a], default=None)
     if worst is None or receipt.conceded[worst] > -UNSEEN:
         return "nothing speaks against it"
-    return f"a loss of {-receipt.conceded[worst]:.2f} Dice{_where(worst)} is small enough to be forgiven"
+    lost, margin = -receipt.conceded[worst], rule.margin_of(worst)
+    said = f"a loss of {lost:.2f} Dice{_where(worst)} is"
+    if lost <= margin:
+        return f"{said} small enough to be forgiven"
+    return f"{said} forgiven because this round's usual update costs about as much"
 
 
 def _harm(receipt: Receipt) -> str:
@@ -237,7 +241,7 @@ def _dissenters(receipt: Receipt, aspect: Aspect) -> int:
 
 
 def _forgiven(receipt: Receipt, rule: RatingRule) -> str:
-    margin = rule.margin if receipt.aspect == "mean" else rule.margin_structure
+    margin = rule.margin_of(receipt.aspect)
     said = f"the {margin - receipt.reference:.2f} that is forgiven"
     if receipt.reference > -UNSEEN:
         return said
@@ -250,7 +254,9 @@ def _without_words(receipt: Receipt, shown: bool) -> str:
     without = receipt.without
     if without is None:
         return f"{lead} it there would be no step."
-    if without.change is None or without.change < 0.0005:
+    if without.change is None:
+        return "All updates together make no step."
+    if without.change < 0.0005:
         return f"{lead} it the step {'is' if shown else 'would be'} the same."
     return f"{lead} it the step would be {_percent(without.change)} different."
 

@@ -192,15 +192,20 @@ class Candidates(Record):
     round: int
     plan_sha256: Sha256
     candidates: tuple[Candidate, ...]
-    late: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict,
-        description="blind id → rounds that the update came late; fresh ones are not in it",
-    )
+    nonce: str = Field(description="drawn by the hub at admission, so that no sender can choose its raters")
     assigned: dict[str, tuple[str, ...]] = Field(
         description="blind id of a rater's own update → those it rates: never its own, nor the same bytes"
     )
     quarantined: tuple[Refusal, ...]
     missing: tuple[str, ...] = Field(description="sites that no update speaks for, be it fresh or late")
+
+
+class Senders(Record):
+    """Who sent what was admitted, as it stood at admission; whatever a site announces later changes nothing."""
+
+    round: int
+    plan_sha256: Sha256
+    updates: dict[str, Update] = Field(description="by blind id")
 
 
 class Estimate(Record):

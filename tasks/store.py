@@ -141,7 +141,7 @@ class Store:
             StoreDeniedError: these credentials may not read this key.
         """
         head = self._head(key)
-        size, announced = int(head["ContentLength"]), head["Metadata"].get("sha256")
+        size, announced = int(head["ContentLength"]), _announced(head)
         if max_bytes is not None and size > max_bytes:
             what = f"object has {size} bytes, at most {max_bytes} are accepted"
             raise PackageError(what, self._where(key), "ask its writer for a smaller one, or raise the limit")
@@ -160,10 +160,9 @@ class Store:
     def sha256_of(self, key: str) -> str | None:
         """The hash announced in the object's metadata; None without object or announcement."""
         try:
-            announced = self._head(key)["Metadata"].get("sha256")
+            return _announced(self._head(key))
         except ObjectMissingError:
             return None
-        return str(announced) if announced else None
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """All objects whose key starts with ``prefix``, by key; empty when there are none."""
@@ -286,6 +285,12 @@ class Store:
         with self._lock:
             self.bytes_sent += sent
             self.bytes_received += received
+
+
+def _announced(head: dict[str, Any]) -> str | None:
+    """The hash that came with the object; proxies may change the case of header names."""
+    about = {name.lower(): value for name, value in head["Metadata"].items()}
+    return about.get("sha256") or None
 
 
 def _client(env: Environment, attempts: int, read_timeout_s: int) -> Any:

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 from pydantic import BaseModel
 
+from model.clip import clip_updates
 from model.factors import Factors
-from model.merge import clip_factors, update_norms
+from model.merge import update_norms
 from model.rating import Finding, rated_weights
 from tasks.bank import Voice
 from tasks.cases import SiteCard
@@ -158,7 +159,7 @@ def candidates(number: int, present: list[str], absent: str) -> Candidates:
         round=number,
         plan_sha256=sha(f"plan {number}"),
         candidates=listed,
-        late={},
+        nonce="0f",
         assigned={own: tuple(sorted(c for c in ids if c != own)) for own in ids},
         quarantined=(Refusal(site=absent, reason="adapter has rank 48, the plan allows 16"),)
         if absent
@@ -223,7 +224,7 @@ def receipts(number: int, sites: dict[str, int]) -> tuple[Receipt, ...]:
         updates=updates,
         weights={c: r.weight for c, r in rated.items()},
         volumes={c: float(n) for c, n in sites.items()},
-        clips=clip_factors(norms, PARAMS.merge.clip),
+        clips=clip_updates(updates, PARAMS.merge.clip),
         form="renormalised",
     )
     senders = {c: Sender(Voice(update(number, c, n), 0), n, ADAPTER_BYTES, 1.0) for c, n in sites.items()}

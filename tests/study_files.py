@@ -18,7 +18,7 @@ from tasks.settings import Params, load_params
 from tasks.study.cell import Cell
 from tasks.study.cohorts import study_cohort
 from tasks.study.plan import study_params
-from tasks.study.run import build_trial
+from tasks.study.run import build_trial, prepared
 from tasks.study.trial import Trial
 
 SITES = ("dcm", "hcm", "minf", "nor", "rv")
@@ -70,7 +70,8 @@ def study_root(factory: pytest.TempPathFactory, root: Path) -> Path:
     if not template.exists():
         torch.set_num_threads(1)
         params, new = study_settings(), factory.mktemp("study")
-        home = study_cohort(new, study_source(factory), "by-group", 1, params)
+        source = study_source(factory)
+        home = study_cohort(prepared(new, source), source, "by-group", 1, params)
         pretrain_base(new / "base", params, home)
         new.rename(template)
     shutil.copytree(template, root)

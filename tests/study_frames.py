@@ -49,13 +49,10 @@ def personal_rows(method: str, own: float, others: float) -> list[dict[str, obje
     return [
         row
         for owner in "ab"
-        for row in case_rows(method, model="personal", owner=owner)
-        if not row.update(shifted(row, own if owner == row["site"] else others))  # type: ignore[func-returns-value]
+        for site in "ab"
+        for row in case_rows(method, shift=own if owner == site else others, model="personal", owner=owner)
+        if row["site"] == site
     ]
-
-
-def shifted(row: dict[str, object], shift: float) -> dict[str, float]:
-    return {name: float(row[name]) + shift for name in ("dice", "dice_rv", "dice_myo", "dice_lv")}  # type: ignore[arg-type]
 
 
 def cell(method: str, scenario: str = "clean", split: int = 1, **more: object) -> dict[str, object]:
@@ -99,4 +96,5 @@ def tables(cases: pd.DataFrame, cells: pd.DataFrame, roles: Roles = ROLES) -> Ta
 
 def claims(cases: pd.DataFrame, cells: pd.DataFrame, roles: Roles = ROLES) -> dict[str, dict[str, str]]:
     """The rows of the claims by claim."""
-    return {row["claim"]: row for row in tables(cases, cells, roles).claims.to_dict("records")}  # type: ignore[misc]
+    table = tables(cases, cells, roles).claims.astype(str)
+    return {str(row.pop("claim")): row for row in table.to_dict("records")}

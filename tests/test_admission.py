@@ -19,8 +19,7 @@ from infra.s3_server import S3Server
 from model.errors import StoreDeniedError, StoreUnreachableError
 from model.factors import Factors
 from model.package import pack_adapter, unpack_adapter
-from tasks.admit import REASON_LETTERS, admit_updates, assign_candidates
-from tasks.bank import blind_ids
+from tasks.admit import REASON_LETTERS, admit_updates, assign_candidates, blind_ids
 from tasks.files import sha256_bytes
 from tasks.ledger import (
     adapter_key,
@@ -29,6 +28,7 @@ from tasks.ledger import (
     get_record,
     merge_key,
     plan_key,
+    put_record,
     update_key,
 )
 from tasks.merge import merge_updates
@@ -299,11 +299,11 @@ def candidates(*sha256s: str) -> tuple[Candidate, ...]:
 
 
 def assign(
-    admitted: tuple[Candidate, ...], raters: int, plan_sha256: str = "1"
+    admitted: tuple[Candidate, ...], raters: int, plan_sha256: str = "1", nonce: str = ""
 ) -> dict[str, tuple[str, ...]]:
     rating = PARAMS.rating.model_copy(update={"raters": raters})
     opened = plan(1, {}).model_copy(update={"params": PARAMS.model_copy(update={"rating": rating})})
-    return assign_candidates(opened, plan_sha256, admitted)
+    return assign_candidates(opened, plan_sha256, admitted, nonce)
 
 
 @pytest.mark.parametrize(
@@ -318,10 +318,25 @@ def test_every_update_has_as_many_raters_as_every_other_and_never_its_sender(
     assert all(asked.count(blind) == each for blind in assigned)
 
 
-def test_who_rates_whom_follows_from_plan_and_list_alone() -> None:
+def test_who_rates_whom_follows_from_plan_list_and_the_hubs_nonce_alone() -> None:
     admitted = candidates(*map(str, range(12)))
     assert assign(admitted, 2) == assign(tuple(reversed(admitted)), 2)
     assert assign(admitted, 2) != assign(admitted, 2, plan_sha256="2")
+    assert assign(admitted, 2) != assign(admitted, 2, nonce="n")
+
+
+def test_who_announces_anothers_bytes_after_admission_takes_nothing_over(round_1: Trained) -> None:
+    ws = round_1.ws
+    before = admit_updates(ws, 1)
+    rated = {site: rate_candidates(ws, 1, site) for site in (FAULTY, *GOOD)}
+    own, other = (get_record(ws.store, update_key(site, 1), Update) for site in (FAULTY, "st-anna"))
+    stolen = own.model_copy(update={"adapter_sha256": other.adapter_sha256})
+    put_record(ws.store, update_key(own.site, 1), stolen)
+    assert admit_updates(ws, 1) == before
+    receipts = {r.site: r for r in merge_updates(ws, 1).receipts}
+    assert set(receipts) == set(rated)
+    assert receipts[other.site].adapter_bytes == other.adapter_bytes
+    assert {len(r.seen) for r in receipts.values()} == {2}
 
 
 def test_senders_of_the_same_bytes_do_not_rate_each_other() -> None:

@@ -26,7 +26,7 @@ from model.factors import adapter_norm, sum_adapters
 from model.merge import merge_shares
 from model.package import unpack_adapter
 from tasks.admit import admit_updates
-from tasks.bank import aged_volumes
+from tasks.bank import aged_volumes, find_voices
 from tasks.close import close_failed
 from tasks.ledger import (
     FEDERATION,
@@ -77,10 +77,15 @@ def admit(ws: Workspace, number: int, sites: tuple[str, ...] = IN_TIME) -> Candi
     return admit_updates(trained(ws, number, sites), number)
 
 
-def late_hashes(record: Candidates) -> dict[str, int]:
+def late(ws: Workspace, number: int) -> dict[str, int]:
+    """Blind id → age of the late candidates."""
+    return {blind: voice.age for blind, voice in find_voices(ws.store, number).items() if voice.age}
+
+
+def late_hashes(ws: Workspace, record: Candidates) -> dict[str, int]:
     """sha256 → age of the late candidates."""
     hashes = {c.id: c.sha256 for c in record.candidates}
-    return {hashes[blind]: age for blind, age in record.late.items()}
+    return {hashes[blind]: age for blind, age in late(ws, record.round).items()}
 
 
 def sent(ws: Workspace, number: int, site: str = LATE) -> str:
@@ -110,8 +115,8 @@ def test_an_update_that_came_late_is_a_candidate_of_the_next_round(start: NewRun
     assert get_record(ws.store, candidates_key(1), Candidates).missing == (LATE,)
     record = admit(ws, 2)
     assert (len(record.candidates), record.quarantined, record.missing) == (3, (), ())
-    assert late_hashes(record) == {sent(ws, 1): 1}
-    (blind,) = record.late
+    assert late_hashes(ws, record) == {sent(ws, 1): 1}
+    (blind,) = late(ws, record.round)
     assert ws.store.get(candidate_key(blind, 2)) == ws.store.get(adapter_key(LATE, 1))
     assert not any(site in ws.store.get(candidates_key(2)).decode() for site in SITES)
 
@@ -125,14 +130,14 @@ def test_an_update_waits_as_many_rounds_as_the_settings_say(
         play_round(ws, number, IN_TIME)
     train_site(ws, 1, LATE)
     record = admit(ws, 3)
-    assert list(record.late.values()) == ages
+    assert list(late(ws, record.round).values()) == ages
     assert record.missing == (() if ages else (LATE,))
 
 
 def test_without_a_bank_a_late_update_is_lost(start: NewRun) -> None:
     ws = played_late(start(AVERAGE, "merge.late_rounds=0"))
     record = admit(ws, 2)
-    assert (len(record.candidates), record.late, record.missing) == (2, {}, (LATE,))
+    assert (len(record.candidates), late(ws, record.round), record.missing) == (2, {}, (LATE,))
 
 
 def test_of_two_that_wait_the_younger_is_taken_and_the_older_never(start: NewRun) -> None:
@@ -141,7 +146,7 @@ def test_of_two_that_wait_the_younger_is_taken_and_the_older_never(start: NewRun
         play_round(ws, number, IN_TIME)
     for number in (1, 2):
         train_site(ws, number, LATE)
-    assert late_hashes(admit(ws, 3)) == {sent(ws, 2): 1}
+    assert late_hashes(ws, admit(ws, 3)) == {sent(ws, 2): 1}
     finish_round(ws, 3, IN_TIME)
     assert admit(ws, 4).missing == (LATE,)
 
@@ -149,7 +154,7 @@ def test_of_two_that_wait_the_younger_is_taken_and_the_older_never(start: NewRun
 def test_a_fresh_update_takes_the_place_of_one_that_waits_for_good(start: NewRun) -> None:
     ws = played_late(start(AVERAGE))
     record = admit(ws, 2, SITES)
-    assert (len(record.candidates), record.late) == (3, {})
+    assert (len(record.candidates), late(ws, record.round)) == (3, {})
     assert sent(ws, 2) in {c.sha256 for c in record.candidates}
     finish_round(ws, 2)
     assert admit(ws, 3).missing == (LATE,)
@@ -160,23 +165,16 @@ def test_an_update_counts_once(start: NewRun) -> None:
     play_round(ws, 2, IN_TIME)
     assert receipts(ws, 2)[LATE].age == 1
     record = admit(ws, 3)
-    assert (record.late, record.missing) == ({}, (LATE,))
+    assert (late(ws, record.round), record.missing) == ({}, (LATE,))
 
 
 def test_a_site_that_is_late_in_every_round_counts_in_every_round_but_the_first(start: NewRun) -> None:
     ws = played_late(start(AVERAGE))
     for number in (2, 3):
         played_late(ws, number)
-        assert late_hashes(get_record(ws.store, candidates_key(number), Candidates)) == {
+        assert late_hashes(ws, get_record(ws.store, candidates_key(number), Candidates)) == {
             sent(ws, number - 1): 1
         }
-
-
-def test_what_was_announced_anew_after_admission_gets_no_second_hearing(start: NewRun) -> None:
-    ws = start(AVERAGE)
-    play_round(ws, 1)
-    replace_update(ws, LATE, ws.store.get(adapter_key("hillcrest", 1)))
-    assert admit(ws, 2).missing == (LATE,)
 
 
 @pytest.mark.parametrize("fault", ["bytes", "passport", "torn"])
@@ -193,7 +191,7 @@ def test_a_late_update_that_fails_a_check_is_quarantined_once_with_the_round_it_
     else:
         ws.store.put(update_key(LATE, 1), b"{torn")
     record = admit(ws, 2)
-    assert (len(record.candidates), record.late, record.missing) == (2, {}, ())
+    assert (len(record.candidates), late(ws, record.round), record.missing) == (2, {}, ())
     (refusal,) = record.quarantined
     words = {"bytes": "its record announced", "passport": "plan_sha256 is", "torn": "no JSON for a Update"}
     assert refusal.site == LATE
@@ -210,7 +208,7 @@ def test_a_fresh_update_that_is_quarantined_does_not_fall_back_on_the_bank(start
     trained(ws, 2, IN_TIME)
     ws.store.put(update_key(LATE, 2), b"{torn")
     record = admit_updates(ws, 2)
-    assert (len(record.candidates), record.late) == (2, {})
+    assert (len(record.candidates), late(ws, record.round)) == (2, {})
     assert [refusal.site for refusal in record.quarantined] == [LATE]
 
 
@@ -219,10 +217,10 @@ def test_rounds_that_failed_lie_in_between_without_harm(start: NewRun) -> None:
     trained(ws, 1)
     close_failed(ws, 1, RoundError("the hub was off"))  # before admission
     record = admit(ws, 2, ("hillcrest",))
-    assert late_hashes(record) == {sent(ws, 1, site): 1 for site in (LATE, "st-anna")}
+    assert late_hashes(ws, record) == {sent(ws, 1, site): 1 for site in (LATE, "st-anna")}
     close_failed(ws, 2, RoundError("the hub was off"))  # after it: what was a candidate has had its turn
     record = admit(ws, 3, ("hillcrest",))
-    assert (record.late, record.missing) == ({}, (LATE, "st-anna"))
+    assert (late(ws, record.round), record.missing) == ({}, (LATE, "st-anna"))
 
 
 def test_a_round_below_its_quorum_takes_what_has_reached_the_bank_since(start: NewRun) -> None:
@@ -232,7 +230,7 @@ def test_a_round_below_its_quorum_takes_what_has_reached_the_bank_since(start: N
     close_failed(ws, 1, RoundError("too few"))
     assert admit(ws, 2).missing == (LATE,)
     train_site(ws, 1, LATE)
-    assert late_hashes(admit_updates(ws, 2)) == {sent(ws, 1): 1}
+    assert late_hashes(ws, admit_updates(ws, 2)) == {sent(ws, 1): 1}
 
 
 def test_a_late_update_below_the_quorum_leaves_its_site_among_the_missing(start: NewRun) -> None:
@@ -258,7 +256,7 @@ def test_nothing_waits_for_who_has_left(start: NewRun) -> None:
     ws = played_late(start(AVERAGE))
     invite(ws, without_the_late)
     record = admit(ws, 2)
-    assert (len(record.candidates), record.late, record.missing) == (2, {}, ())
+    assert (len(record.candidates), late(ws, record.round), record.missing) == (2, {}, ())
 
 
 def test_a_late_update_is_held_to_the_rank_and_volume_of_its_own_round(start: NewRun) -> None:
@@ -271,7 +269,8 @@ def test_a_late_update_is_held_to_the_rank_and_volume_of_its_own_round(start: Ne
     )
     play_round(ws, 2, IN_TIME)
     told = receipts(ws, 2)[LATE]
-    assert (told.rank, told.train_slices, told.age) == (was.rank, was.train_slices, 1)
+    (passport,) = (v.update for v in find_voices(ws.store, 2).values() if v.update.site == LATE)
+    assert (passport.rank, told.train_slices, told.age) == (was.rank, was.train_slices, 1)
 
 
 def test_volumes_and_shares_by_hand() -> None:
@@ -316,7 +315,7 @@ def test_the_discount_is_in_shares_in_the_step_and_in_what_it_would_be_without(s
 def test_a_round_with_a_late_update_is_rated_and_judged_and_names_its_site_as_missing(start: NewRun) -> None:
     ws = played_late(start())
     record = admit(ws, 2)
-    (blind,) = record.late
+    (blind,) = late(ws, record.round)
     assert set(rate_candidates(ws, 2, LATE).scores) == {c.id for c in record.candidates} - {blind}
     close = finish_round(ws, 2)
     assert (close.participants, close.missing, close.degraded) == (SITES, (LATE,), True)
@@ -335,7 +334,9 @@ def test_what_comes_fresh_after_admission_changes_neither_rows_nor_merge(start: 
     before = objects(ws.store)
     train_site(ws, 2, LATE)
     assert {site: assigned_to(ws, record, site) for site in SITES} == rows
-    delete(ws.store, merge_key(2), merged_key(2), *(candidate_key(blind, 2) for blind in record.late))
+    delete(
+        ws.store, merge_key(2), merged_key(2), *(candidate_key(blind, 2) for blind in late(ws, record.round))
+    )
     assert admit_updates(ws, 2) == record
     merge_updates(ws, 2)
     assert objects(ws.store, (adapter_key(LATE, 2), update_key(LATE, 2)).__contains__) == before
@@ -346,7 +347,7 @@ def test_a_fresh_copy_of_a_late_update_counts_as_fresh_and_the_late_one_as_late(
     trained(ws, 2, IN_TIME)
     replace_update(ws, "st-anna", ws.store.get(adapter_key(LATE, 1)), 2)
     record = admit_updates(ws, 2)
-    assert (len(record.candidates), len(record.late)) == (3, 1)
+    assert (len(record.candidates), len(late(ws, record.round))) == (3, 1)
     merge_updates(ws, 2)
     assert {site: receipt.age for site, receipt in receipts(ws, 2).items()} == {
         "hillcrest": 0,
@@ -364,9 +365,7 @@ def test_a_late_update_sent_again_as_fresh_after_admission_stays_late(start: New
     assert receipts(ws, 2)[LATE].age == 1
 
 
-def test_records_from_before_there_was_a_bank_are_read_as_of_fresh_updates() -> None:
-    old = report_files.candidates(1, ["hillcrest"], "").model_dump(exclude={"late"})
-    assert Candidates.model_validate(old).late == {}
+def test_receipts_from_before_there_was_a_bank_are_read_as_of_fresh_updates() -> None:
     told = report_files.receipts(1, report_files.SITES)[0].model_dump(exclude={"age"})
     assert Receipt.model_validate(told).age == 0
 

@@ -337,14 +337,19 @@ def test_the_carry_is_the_accepted_part_of_the_rest_and_outlives_rejected_and_fa
     assert apart((1.0, read_carry(ws, open_round(ws, 5))), (-1.0, last)) == 0
 
 
-def test_steps_and_carry_together_are_the_exact_sum_of_what_was_merged(start: NewRun) -> None:
+@pytest.mark.parametrize("taken", [(1.0, 1.0, 1.0), (1.0, 0.5, 1.0), (0.5, 1.0, 0.5)])
+def test_steps_and_carry_together_are_the_exact_sum_of_what_was_accepted(
+    start: NewRun, taken: tuple[float, ...]
+) -> None:
     ws = start(*TIGHT)
     exact: Adapter = {}
-    for number in (1, 2, 3):
+    for number, part in enumerate(taken, start=1):
         with packed(tasks.merge) as seen:
-            play(ws, number)
-        exact = sum_adapters([(1.0, exact), (1.0, seen[0][0])])
-    published = [(1.0, unpack_adapter(ws.store.get(merged_key(number)))) for number in (1, 2, 3)]
+            assert play(ws, number, WHOLE if part == 1 else HALF).fraction == part
+        exact = sum_adapters([(1.0, exact), (part, seen[0][0])])
+    published = [
+        (part, unpack_adapter(ws.store.get(merged_key(number)))) for number, part in enumerate(taken, start=1)
+    ]
     carry = read_carry(ws, open_round(ws, 4))
     assert apart(*published, (1.0, carry), (-1.0, exact)) < 1e-6 * adapter_norm(exact)
     assert apart(*published, (-1.0, exact)) > 1e-3 * adapter_norm(exact)

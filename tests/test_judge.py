@@ -38,6 +38,11 @@ def test_the_median_site_decides_and_not_the_mean() -> None:
     assert accepted_fraction(outvoted, 0.005) == 0.0
 
 
+def test_of_two_judges_the_one_that_is_harmed_decides() -> None:
+    assert accepted_fraction(_always({"a": -0.3, "b": 1.0}), 0.005) == 0.0
+    assert accepted_fraction(_always({"a": 0.0, "b": 0.02}), 0.005) == 1.0
+
+
 def test_a_step_that_nobody_judged_is_not_published() -> None:
     assert accepted_fraction({}, 0.005) == 0.0
     assert accepted_fraction(_always({}), 0.005) == 0.0

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.average import average_weights
+from model.clip import clip_updates
 from model.errors import RoundError
 from model.factors import Adapter, Factors, adapter_norm, fold, sum_adapters
 from model.merge import (
@@ -155,6 +156,19 @@ def test_after_clipping_no_update_is_longer_than_the_limit(norms: list[float], c
     limit = clip * sorted(norms)[len(norms) // 2]  # at least the median
     assert all(0 <= f <= 1 for f in factors.values())
     assert all(named[c] * f <= limit * (1 + 1e-9) for c, f in factors.items())
+
+
+def test_those_who_send_nothing_do_not_shorten_the_others() -> None:
+    nothing = {name: Factors(0 * f.B, f.A) for name, f in _adapter(9).items()}
+    updates: dict[str, Adapter] = {
+        "a": _adapter(1),
+        "b": _adapter(2),
+        "c": nothing,
+        "d": nothing,
+        "e": nothing,
+    }
+    assert clip_updates(updates, 1.5) == dict.fromkeys(updates, 1.0)
+    assert clip_updates({"c": nothing}, 1.5) == {"c": 1.0}
 
 
 def test_a_tenfold_update_moves_the_merge_at_most_as_far_as_clipping_allows() -> None:

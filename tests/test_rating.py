@@ -260,11 +260,32 @@ def test_a_more_doubtful_rule_never_lowers_a_weight_while_the_typical_update_hel
     assert weights[0] <= weights[1] + 1e-12
 
 
-def test_doubt_in_the_others_takes_the_forgiveness_of_a_bad_round_away() -> None:
-    """The reference moves with doubt as well; only a candidate's own doubt is always to its good."""
+def test_doubt_in_the_others_costs_a_candidate_nothing() -> None:
+    """The reference moves with doubt as well, but no further than the margin forgives."""
     table = {c: {r: saw(-0.5, 0.0 if c == "a" else 0.5) for r in SITES if r != c} for c in SITES}
-    assert rated_weights(table, replace(RULE, doubt=0.0))["a"].weight == 1.0
-    assert rated_weights(table, RULE)["a"].penalty == pytest.approx(0.45)
+    assert rated_weights(table, RULE)["a"].weight == 1.0
+
+
+@few
+@given(n=st.integers(2, 12), loss=st.floats(0.5, 1))
+def test_great_harm_to_one_case_of_every_rater_is_no_matter_of_doubt(n: int, loss: float) -> None:
+    """One case of n lost by x has mean −x/n and error x/n, so an unbounded doubt would excuse any x."""
+    seen = {r: saw(-loss / n, loss / n) for r in "abde"}
+    rated = rated_weights(honest_round() | {"c": seen}, RULE)["c"]
+    assert rated.penalty == pytest.approx(max(0.0, loss / n - 2 * RULE.margin))
+
+
+def test_an_aspect_that_only_one_candidate_has_is_compared_with_none() -> None:
+    harmless = {c: {r: saw(0.0) for r in SITES if r != c} for c in SITES}
+    invented = {r: saw(-0.04) | saw(-1.0, aspect=RV) for r in "abde"}
+    assert rated_weights(harmless | {"c": invented}, RULE)["c"].weight < 1e-10
+
+
+def test_who_was_not_rated_does_not_stand_in_the_middle_of_those_who_were() -> None:
+    rated = rated_weights({"a": {}, "b": {"a": saw(-0.5)}}, RULE)
+    assert rated["b"].reference == -0.25
+    assert rated["b"].weight < 1e-6
+    assert rated["a"].weight == 1.0
 
 
 def test_a_gain_is_the_mean_over_cases_and_not_over_slices() -> None:

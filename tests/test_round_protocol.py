@@ -154,6 +154,7 @@ def test_a_round_leaves_exactly_the_keys_of_the_protocol(start: NewRun) -> None:
     of_site = ("adapter.safetensors", "update.json", "ratings.json", "verdict.json", "evaluation.json")
     assert set(objects(ws.store)) == {
         "global/federation.json",
+        "hub/rounds/0001/senders.json",
         f"global/base/{plan.base.sha256}.safetensors",
         *(f"global/rounds/0001/{name}" for name in (*hub, *adapters)),
         *(f"global/rounds/0001/candidates/{candidate.id}.safetensors" for candidate in blind),
@@ -399,12 +400,15 @@ def test_a_rating_that_comes_after_the_close_changes_nothing(start: NewRun) -> N
     }
 
 
-def test_an_update_that_changes_after_admission_leaves_the_round_to_the_others(start: NewRun) -> None:
+def test_an_update_that_changes_after_admission_counts_as_it_was_admitted(start: NewRun) -> None:
     ws = start()
     admit_updates(trained(ws), 1)
+    sent = unpack_adapter(ws.store.get(adapter_key("lakeside", 1)))
     replace_update(ws, "lakeside", random_like(ws.store.get(adapter_key("lakeside", 1)), 0.1))
     close = finish_round(ws, 1)
-    assert (close.participants, close.missing) == (("hillcrest", "st-anna"), ("lakeside",))
+    assert (close.participants, close.missing) == (SITES, ())
+    receipts = {r.site: r for r in get_record(ws.store, merge_key(1), MergeRecord).receipts}
+    assert receipts["lakeside"].norm == pytest.approx(adapter_norm(sent), rel=1e-4)
 
 
 def test_payloads_that_changed_after_their_record_are_refused(start: NewRun) -> None:

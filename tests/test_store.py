@@ -74,6 +74,14 @@ def test_a_flipped_byte_is_refused(store: Store) -> None:
         store.get("adapter")
 
 
+def test_a_proxy_may_change_the_case_of_header_names(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = store.put("a", b"data")
+    head = store._head("a")
+    monkeypatch.setattr(store, "_head", lambda _: {**head, "Metadata": {"Sha256": sha256}})
+    assert store.get("a") == b"data"
+    assert store.sha256_of("a") == sha256
+
+
 def test_bytes_other_than_the_record_announced_are_refused(store: Store) -> None:
     sha256 = store.put("adapter", b"first")
     store.put("adapter", b"second")

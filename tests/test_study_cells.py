@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,7 @@ from tasks.files import write_atomic
 from tasks.study.cell import Cell, Outcome
 from tasks.study.choices import ALL
 from tasks.study.methods import Method
-from tasks.study.run import build_trial, read_models, run_cell
+from tasks.study.run import build_trial, cell_identity, read_models, run_cell
 from tasks.study.trial import Trial
 
 CELL = Cell("fedavg", "clean", 1, 1)
@@ -139,19 +141,31 @@ IDENTITY: dict[str, Callable[[], tuple[Cell, tuple[str, ...]]]] = {
 @pytest.mark.parametrize("change", IDENTITY)
 def test_whatever_changes_the_training_changes_the_identity(root: Path, source: Path, change: str) -> None:
     cell, overrides = IDENTITY[change]()
-    _, plain = build_trial(root, source, CELL, study_settings())
-    _, same = build_trial(root, source, CELL, study_settings())
-    _, other = build_trial(root, source, cell, study_settings(*overrides))
+    plain = cell_identity(root, source, CELL, study_settings())
+    same = cell_identity(root, source, CELL, study_settings())
+    other = cell_identity(root, source, cell, study_settings(*overrides))
     assert plain == same != other
 
 
 def test_another_base_gives_another_identity(root: Path, source: Path) -> None:
-    _, before = build_trial(root, source, CELL, study_settings())
+    before = cell_identity(root, source, CELL, study_settings())
     record = root / "base" / "base.json"
     sha = next((root / "base").glob("*.safetensors"))
     sha.rename(sha.with_name(f"{'0' * 64}.safetensors"))
     record.write_text(record.read_text().replace(sha.stem, "0" * 64))
-    _, after = build_trial(root, source, CELL, study_settings())
+    after = cell_identity(root, source, CELL, study_settings())
+    assert before != after
+
+
+def test_changed_data_is_prepared_anew(root: Path, source: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(source, tmp_path / "own"))
+    before = cell_identity(root, own, CELL, study_settings())
+    path = min(own.rglob("*frame??.nii.gz"))
+    image = nibabel.nifti1.Nifti1Image.from_filename(path)
+    brighter = np.asanyarray(image.dataobj).copy()
+    brighter[0, 0, 0] += 7
+    nibabel.nifti1.Nifti1Image(brighter, image.affine, image.header).to_filename(path)
+    after = cell_identity(root, own, CELL, study_settings())
     assert before != after
 
 
@@ -191,7 +205,7 @@ def test_a_cell_is_deaf_to_the_test_side(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, root: Path, source: Path, method: str
 ) -> None:
     cell, deaf = Cell(method, "clean", 1, 1), study_root(tmp_path_factory, tmp_path / "deaf")
-    for side in deaf.glob("cohorts/*/*/test.npz"):
+    for side in deaf.glob("prepared/*/cohorts/*/*/test.npz"):
         with np.load(side) as stored:
             held = {name: np.zeros_like(stored[name]) for name in stored}
         np.savez(side, **held)

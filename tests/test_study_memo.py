@@ -11,6 +11,7 @@ from torch import Tensor
 
 import tasks.study.trial
 from tasks.study.memo import Memo
+from tasks.study.methods import METHODS
 from tasks.study.version import counted_modules
 
 ASKED = ("scores", 3, torch.arange(4.0), {"layer": torch.ones(2)})
@@ -75,9 +76,10 @@ def test_a_recalled_training_is_the_training(
         trial.train(SITES[1], trial.base, 2, 7)
 
 
-def test_what_trains_a_cell_counts_and_what_reports_it_does_not() -> None:
-    counted = set(counted_modules())
-    assert {"model.training", "model.rating", "tasks.study.by_steps", "tasks.prepare"} <= counted
-    assert not any(
-        name.startswith(("flows", "infra", "tasks.study_report", "tasks.ledger")) for name in counted
-    )
+@pytest.mark.parametrize("module", sorted({method.module for method in METHODS.values()}))
+def test_what_trains_a_cell_counts_and_what_reports_it_does_not(module: str) -> None:
+    counted = set(counted_modules((module,)))
+    assert {module, "model.training", "model.network", "tasks.study.trial"} <= counted
+    assert ("model.rating" in counted) == (module == "tasks.study.by_steps")
+    away = ("flows", "infra", "tasks.study_report", "tasks.ledger", "tasks.study.methods")
+    assert not any(name.startswith(away) for name in counted)

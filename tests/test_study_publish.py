@@ -108,7 +108,9 @@ def test_a_second_report_opens_nothing_and_no_report_opens_the_test_for_choices(
     assert (tmp_path / "a" / "README.md").read_bytes() == (tmp_path / "b" / "README.md").read_bytes()
 
 
-def test_a_new_cell_and_a_changed_adaptation_are_openings_of_their_own(root: Path, source: Path) -> None:
+def test_a_new_cell_and_a_changed_adaptation_of_one_that_adapts_are_openings_of_their_own(
+    root: Path, source: Path
+) -> None:
     old, new = Cell("zero-shot", "clean", 1, 1), Cell("average", "clean", 1, 1)
     steps = [([old], ()), ([old, new], ()), ([old, new], ()), ([old, new], ("adapt.epochs=2",))]
     for cells, overrides in steps:
@@ -118,7 +120,7 @@ def test_a_new_cell_and_a_changed_adaptation_are_openings_of_their_own(root: Pat
     assert [sorted(entry["cells"]) for entry in entries(root)] == [
         [old.name],
         [new.name],
-        [new.name, old.name],
+        [new.name],
     ]
 
 
@@ -179,7 +181,7 @@ def test_another_split_has_another_attacker() -> None:
 def test_the_report_compares_a_scenario_with_the_one_beside_it_if_the_sites_are_the_same() -> None:
     roles = study_roles(plan(Path("nowhere")))
     assert roles.beside["stealthy-poison"] == "scanner-shift"
-    assert set(SCENARIOS) - set(roles.beside) == {"clean", "imbalanced", "mixed-clinic"}
+    assert set(SCENARIOS) - set(roles.beside) == {"clean", "imbalanced", "mixed-clinic", "scanner-shift"}
     assert {twin for name, twin in roles.beside.items() if name != "stealthy-poison"} == {"clean"}
 
 

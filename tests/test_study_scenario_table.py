@@ -86,6 +86,6 @@ def test_the_page_names_scenarios_whose_twin_is_not_the_clean_one_and_those_with
     page = study_page(tables(*with_more(*kinds), roles), pd.DataFrame(), {})
     assert "difference to its clean twin" in page
     assert "The twin is clean; that of stealthy-poison is scanner-shift, because" in page
-    assert "Without a twin, because their sites are others: imbalanced." in page
+    assert "Without a twin, because their sites or images are others: imbalanced." in page
     plain = study_page(tables(*study()), pd.DataFrame(), {})
     assert "on the same patients. The twin is clean.\n" in plain

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.assign import assign_raters
 from model.attacks import lying_gains
-from model.factors import Adapter, Factors, fold
+from model.factors import Adapter, Factors, fold, sum_adapters
 from model.judge import FRACTIONS, accepted_fraction
 from model.methods.rate_my_lora import paper_weights
 from model.rating import MEAN, Finding, Findings, measure_aspects, rated_weights
@@ -156,7 +156,7 @@ def _publish(trial: Trial, memory: _Memory, step: Adapter, judged: bool) -> int:
         if not judged or accepted_fraction({fraction: gains}, params.judge.tolerance):
             break
     if fraction > 0:
-        memory.carry = {name: Factors(fraction * f.B, f.A) for name, f in parcel.rest.items()}
+        memory.carry = sum_adapters([(fraction, parcel.rest), (1 - fraction, memory.carry)])
         memory.last_step = {name: Factors(fraction * f.B, f.A) for name, f in parcel.decoded.items()}
     memory.weights, memory.scores = weights, scores
     return len(parcel.data)

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from model.clip import clip_updates
 from model.factors import Adapter, Factors, factorise
-from model.merge import clip_factors, merge_shares, merge_step, update_norms
+from model.merge import merge_shares, merge_step
 from model.methods.robust import coordinate_median, krum_update, trimmed_mean
 from model.methods.server_optimizers import AdamState, MomentumState, adam_step, momentum_step
 from tasks.study.cell import Weights
@@ -68,7 +69,7 @@ def merge_sent(
     volumes = {site: shares[site] * sent[site].discount for site in sent}
     coefficients = merge_shares(rated, volumes, "paper" if merge == "paper" else settings.form)
     if merge in OURS:
-        clips = clip_factors(update_norms(updates), settings.clip)
+        clips = clip_updates(updates, settings.clip)
         coefficients = {site: c * clips[site] for site, c in coefficients.items()}
     step = merge_step(updates, coefficients)
     if merge not in ("fedavgm", "fedadam"):

@@ -24,6 +24,7 @@ class Method:
 
     Attributes:
         run: trains; leaves its numbers in the trial.
+        module: the code that it runs.
         family: heading in tables: ``reference``, ``full weights``, ``lora`` or ``ours``.
         merge: the rule, of methods that send one update per round; only these can be attacked by updates, be late or
             miss a site.
@@ -33,6 +34,7 @@ class Method:
     """
 
     run: Callable[[Trial], Outcome]
+    module: str
     family: str
     merge: Merge | None = None
     adapts: str = ""
@@ -45,6 +47,9 @@ class Method:
             return False
         listens = self.merge in (*OURS, *RATES)
         return listens or not scenario.rater_fault or bool(scenario.attack)
+
+
+_WEIGHTS, _PAIRS, _STEPS = (f"tasks.study.by_{what}" for what in ("weights", "pairs", "steps"))
 
 
 def _plain(train: Callable[[Trial], dict[str, Weights]], trial: Trial) -> Outcome:
@@ -62,7 +67,7 @@ def by_steps(merge: Merge, trial: Trial, shared_down: bool = False) -> Outcome:
 
 
 def _by_step(merge: Merge, *settings: str, family: str = "lora") -> Method:
-    return Method(partial(by_steps, merge), family, merge, "lora", settings)
+    return Method(partial(by_steps, merge), _STEPS, family, merge, "lora", settings)
 
 
 def _fedprox(trial: Trial) -> dict[str, Weights]:
@@ -73,20 +78,23 @@ ALL_RANKS = ("package.dtype=fp16", "package.upload_bytes=0", "package.download_b
 """Adapters as the papers send them: every rank, fp16."""
 
 METHODS: dict[str, Method] = {
-    "zero-shot": Method(partial(_plain, run_zero_shot), "reference"),
-    "local-lora": Method(partial(_plain, partial(run_alone, lora=True)), "reference"),
-    "local-full": Method(partial(_plain, partial(run_alone, lora=False)), "reference"),
-    "pooled": Method(partial(_plain, run_pooled), "reference"),
-    "fedavg": Method(partial(_plain, run_fedavg), "full weights", adapts="full"),
-    "fedprox": Method(partial(_plain, _fedprox), "full weights", adapts="full"),
-    "fedce": Method(partial(_plain, run_fedce), "full weights", adapts="full"),
+    "zero-shot": Method(partial(_plain, run_zero_shot), _WEIGHTS, "reference"),
+    "local-lora": Method(partial(_plain, partial(run_alone, lora=True)), _WEIGHTS, "reference"),
+    "local-full": Method(partial(_plain, partial(run_alone, lora=False)), _WEIGHTS, "reference"),
+    "pooled": Method(partial(_plain, run_pooled), _WEIGHTS, "reference"),
+    "fedavg": Method(partial(_plain, run_fedavg), _WEIGHTS, "full weights", adapts="full"),
+    "fedprox": Method(partial(_plain, _fedprox), _WEIGHTS, "full weights", adapts="full"),
+    "fedce": Method(partial(_plain, run_fedce), _WEIGHTS, "full weights", adapts="full"),
+    "upper-levels": _by_step(
+        "plain", *ALL_RANKS, "lora.wide_from=1000000000", "merge.rank_max=512", family="full weights"
+    ),
     "fedavgm": _by_step("fedavgm", *ALL_RANKS),
     "fedadam": _by_step("fedadam", *ALL_RANKS),
-    **{name: Method(partial(_pairs, method), "lora") for name, method in PAIR_METHODS.items()},
+    **{name: Method(partial(_pairs, method), _PAIRS, "lora") for name, method in PAIR_METHODS.items()},
     "median": _by_step("median", *ALL_RANKS),
     "trimmed-mean": _by_step("trimmed-mean", *ALL_RANKS),
     "krum": _by_step("krum", *ALL_RANKS),
-    "paper": _by_step("paper", *ALL_RANKS, family="ours"),
+    "paper": _by_step("paper", *ALL_RANKS),
     "plain": _by_step("plain", family="ours"),
     "average": _by_step("average", family="ours"),
     "rated": _by_step("rated", family="ours"),

@@ -84,12 +84,11 @@ def study_roles(params: Params) -> Roles:
         params: name the rivals.
 
     Returns:
-        The roles; a scenario's clean twin is the one beside it, where both have the same sites.
+        The roles; a scenario's clean twin is the one beside it, where both have the same sites and the same images.
     """
+    seen = {name: (s.partition, s.scanners) for name, s in SCENARIOS.items()}
     beside = {
-        name: s.beside
-        for name, s in SCENARIOS.items()
-        if name != s.beside and s.partition == SCENARIOS[s.beside].partition
+        name: s.beside for name, s in SCENARIOS.items() if name != s.beside and seen[name] == seen[s.beside]
     }
     return Roles(
         rivals=params.study.rivals,

@@ -8,18 +8,18 @@ import pandas as pd
 from safetensors.torch import load, save
 
 from model.seeds import derive_seed
-from tasks.enrol import read_card
+from tasks.enrol import prepared_sites, read_card
 from tasks.files import sha256_bytes, write_atomic
 from tasks.pretrain import need_base
 from tasks.settings import Params, lay_over
 from tasks.study.cell import Cell, Outcome, Weights
 from tasks.study.choices import ALL
 from tasks.study.cohorts import study_cohort
-from tasks.study.members import Member, read_members
+from tasks.study.members import read_members
 from tasks.study.memo import Memo
-from tasks.study.scenarios import SCENARIOS
+from tasks.study.scenarios import SCENARIOS, Scenario
 from tasks.study.trial import Trial
-from tasks.study.version import cell_version, step_version
+from tasks.study.version import cell_version, data_version, libraries_version, step_version
 
 
 def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
@@ -40,9 +40,9 @@ def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
         DataError: the data set cannot be used.
     """
     folder = root / "cells" / cell.name
-    trial, identity = build_trial(root, source, cell, params)
-    if (folder / "identity").exists() and (folder / "identity").read_text() == identity:
+    if is_finished(root, source, cell, params):
         return folder
+    trial, identity = build_trial(root, source, cell, params)
     _keep(folder, ALL[cell.method].run(trial))
     write_atomic(folder / "identity", identity.encode())
     return folder
@@ -51,21 +51,48 @@ def run_cell(root: Path, source: Path, cell: Cell, params: Params) -> Path:
 def is_finished(root: Path, source: Path, cell: Cell, params: Params) -> bool:
     """Whether a cell was trained under these settings, this code and this data."""
     mark = root / "cells" / cell.name / "identity"
-    return mark.exists() and mark.read_text() == build_trial(root, source, cell, params)[1]
+    return mark.exists() and mark.read_text() == cell_identity(root, source, cell, params)
+
+
+def cell_identity(root: Path, source: Path, cell: Cell, params: Params) -> str:
+    """Hash of all that determines a cell's outcome: its settings, scenario, base, data, code and libraries."""
+    own, scenario = _of_cell(cell, params)
+    home = study_cohort(prepared(root, source), source, scenario.partition, cell.split_seed, own)
+    data = "/".join(read_card(home / site).dataset_md5 for site in prepared_sites(home))
+    code = f"{cell_version(ALL[cell.method].module)}/{libraries_version()}"
+    base = need_base(root / "base").sha256
+    return sha256_bytes(f"{cell}/{_determining(own)}/{scenario}/{base}/{data}/{code}".encode())
 
 
 def build_trial(root: Path, source: Path, cell: Cell, params: Params) -> tuple[Trial, str]:
-    """The trial of a cell before its first round, and the hash of all that determines its outcome."""
-    params = lay_over(params, ALL[cell.method].settings)
-    scenario = SCENARIOS[cell.scenario].turned(cell.split_seed)
-    home = study_cohort(root, source, scenario.partition, cell.split_seed, params)
-    members: dict[str, Member] = read_members(home, scenario, params, cell.train_seed)
+    """The trial of a cell before its first round, its data in memory, and the cell's identity."""
+    own, scenario = _of_cell(cell, params)
+    home = study_cohort(prepared(root, source), source, scenario.partition, cell.split_seed, own)
+    members = read_members(home, scenario, own, cell.train_seed)
     base = need_base(root / "base")
     weights = load((root / "base" / f"{base.sha256}.safetensors").read_bytes())
-    data = "/".join(read_card(home / site).dataset_md5 for site in members)
-    text = f"{cell}/{_determining(params)}/{scenario}/{base.sha256}/{data}/{cell_version()}"
-    seed, memo = derive_seed(cell.train_seed, "study"), Memo(root / "memo", step_version())
-    return Trial(params, scenario, members, weights, seed, memo), sha256_bytes(text.encode())
+    memo = Memo(root / "memo" / libraries_version(), step_version())
+    trial = Trial(own, scenario, members, weights, derive_seed(cell.train_seed, "study"), memo)
+    return trial, cell_identity(root, source, cell, params)
+
+
+def _of_cell(cell: Cell, params: Params) -> tuple[Params, Scenario]:
+    return lay_over(params, ALL[cell.method].settings), SCENARIOS[cell.scenario].turned(cell.split_seed)
+
+
+def prepared(root: Path, source: Path) -> Path:
+    """The study's folder for sites prepared from exactly this data by exactly this code.
+
+    Args:
+        root: folder of the study.
+        source: a data set; its files count by name, size and time of change.
+
+    Returns:
+        A folder below ``root``; need not exist yet.
+    """
+    files = [(str(f.relative_to(source)), f.stat()) for f in sorted(source.rglob("*")) if f.is_file()]
+    listing = "".join(f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in files)
+    return root / "prepared" / sha256_bytes(f"{data_version()}/{listing}".encode())[:12]
 
 
 def _determining(params: Params) -> str:

@@ -31,10 +31,10 @@ from tasks.study.cell import Cell, Weights
 from tasks.study.choices import ALL
 from tasks.study.cohorts import study_cohort
 from tasks.study.local import train_weights
-from tasks.study.run import build_trial, read_models
+from tasks.study.run import build_trial, prepared, read_models
 from tasks.study.scenarios import SCENARIOS
 from tasks.study.trial import Trial
-from tasks.study.version import cell_version
+from tasks.study.version import test_version
 
 RECORD = "test_opened.json"
 SALT = "salt"
@@ -58,12 +58,12 @@ def open_test(root: Path, source: Path, cell: Cell, params: Params) -> Path:
         single structures are empty where one is not, so that they can be counted.
     """
     folder, out, mark = root / "cells" / cell.name, root / "tests" / f"{cell.name}.csv", _mark(root, cell)
-    identity = _test_identity(root, folder, params)
+    identity = _test_identity(root, cell, params)
     if mark.exists() and mark.read_text() == identity and out.exists():
         return out
     trial, _ = build_trial(root, source, cell, params)
     models = read_models(folder)
-    if cell.scenario == "clean" and cell.method in params.study.adapted and "global" in models:
+    if _adapts(cell, params) and "global" in models:
         models |= _adapted(trial, models["global"], ALL[cell.method].adapts)
     keys = _keys(root, source, cell, trial.params)
     rows = [row for owner, weights in models.items() for row in _evaluate(trial, owner, weights, keys)]
@@ -94,7 +94,7 @@ def record_opening(root: Path, cells: list[Cell]) -> None:
     if not fresh:
         return
     opened = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = {"opened": opened, "code_version": cell_version(), "cells": fresh}
+    entry = {"opened": opened, "code_version": test_version(), "cells": fresh}
     write_atomic(path, json_bytes([*earlier, entry]))
 
 
@@ -184,7 +184,9 @@ def _evaluate(
 
 def _keys(root: Path, source: Path, cell: Cell, params: Params) -> dict[tuple[str, int], str]:
     """An opaque name per patient that is the same under every split."""
-    home = study_cohort(root, source, SCENARIOS[cell.scenario].partition, cell.split_seed, params)
+    home = study_cohort(
+        prepared(root, source), source, SCENARIOS[cell.scenario].partition, cell.split_seed, params
+    )
     salt = _salt(root)
     return {
         (folder.name, int(row.patient.removeprefix("p"))): _key(salt, Path(row.image).parent.name)
@@ -206,9 +208,12 @@ def _salt(root: Path) -> bytes:
     return path.read_bytes()
 
 
-def _test_identity(root: Path, folder: Path, params: Params) -> str:
+def _adapts(cell: Cell, params: Params) -> bool:
+    return cell.scenario == "clean" and cell.method in params.study.adapted
+
+
+def _test_identity(root: Path, cell: Cell, params: Params) -> str:
     """What determines a cell's test table: its training, the adaptation, the keys, and the code that evaluates."""
-    here = Path(__file__)
-    code = [here.read_bytes(), (here.parent.parent / "personal.py").read_bytes()]
-    parts = [(folder / "identity").read_bytes(), str(params.adapt).encode(), _salt(root), *code]
-    return sha256_bytes("/".join(map(sha256_bytes, parts)).encode())
+    adaptation = f"{params.adapt}" if _adapts(cell, params) else ""
+    parts = [(root / "cells" / cell.name / "identity").read_bytes(), adaptation.encode(), _salt(root)]
+    return sha256_bytes("/".join(map(sha256_bytes, [*parts, test_version().encode()])).encode())

@@ -5,18 +5,31 @@ from __future__ import annotations
 import ast
 import hashlib
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
-_ENTRIES = ("tasks.study.methods", "tasks.study.members", "tasks.study.cohorts")
-"""What trains a cell, and what makes its data; all that these import counts."""
+_LIBRARIES = ("monai", "numpy", "peft", "torch")
+_DATA = ("tasks.study.cohorts", "tasks.study.members")
 _NOT_COUNTED = ("tasks.settings", "tasks.files", "model.errors")
 """Settings count by their values, which are part of a cell's identity; files and errors change no number."""
 
 
-def cell_version() -> str:
-    """Short hash of the modules that a cell's numbers come from."""
-    return _version(_ENTRIES)
+def cell_version(module: str) -> str:
+    """Short hash of the code that a cell's numbers come from: the method's, and what makes its data.
+
+    Args:
+        module: of the method, see :class:`tasks.study.methods.Method`.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    return _version((module, *_DATA))
+
+
+def data_version() -> str:
+    """Short hash of the modules that prepare sites."""
+    return _version(("tasks.study.cohorts",))
 
 
 def step_version() -> str:
@@ -24,7 +37,21 @@ def step_version() -> str:
     return _version(("tasks.study.trial",))
 
 
-def counted_modules(entries: tuple[str, ...] = _ENTRIES) -> list[str]:
+def test_version() -> str:
+    """Short hash of the code that adapts models and evaluates them on the test, beside what trains a cell."""
+    own = hashlib.sha256(_file("tasks.study.test_set").read_bytes()).hexdigest()
+    return hashlib.sha256(f"{own}/{_version(('tasks.personal', 'tasks.study.trial'))}".encode()).hexdigest()[
+        :16
+    ]
+
+
+def libraries_version() -> str:
+    """Short hash of the versions of the libraries that compute."""
+    versions = ",".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES)
+    return hashlib.sha256(versions.encode()).hexdigest()[:16]
+
+
+def counted_modules(entries: tuple[str, ...]) -> list[str]:
     """Our modules that ``entries`` import, directly or not, by name."""
     found: set[str] = set()
     waiting = [*entries]

@@ -22,7 +22,7 @@ PRICE = 0.005
 BYTES_RATIO = 100.0
 MEAN_WEIGHT, LEAST_WEIGHT = 0.9, 0.5
 
-Verdict = Literal["yes", "no", "unclear"]
+Verdict = Literal["yes", "by the mean", "no", "unclear"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Claim:
         claim: what is claimed.
         target: the condition in words.
         measured: the numbers it was decided by.
-        met: ``unclear`` where the data do not decide, or are missing.
+        met: ``by the mean`` where the mean meets the target and the interval reaches beyond it; ``unclear`` where the
+            data do not decide, or are missing.
     """
 
     claim: str
@@ -57,8 +58,8 @@ def claims_table(
       weight of any round and seed lies below 0.5. Yes needs weights of every seed that was run.
     - Price, clean federation: the mean paired difference of our method to the plain merge is at least −0.005.
     - A scenario of attack or faulty rater: the mean paired difference of our method to itself in the scenario's
-      clean twin, on honest sites, is at least −0.010. Decided by the mean; the interval stands beside it, and so
-      does the plain merge under attack.
+      clean twin, on honest sites, is at least −0.010: yes if its whole interval is. The plain merge under attack
+      stands beside it.
     - Reference: the interval of ours − reference lies at or above −0.005, and full weights are at least 100 times
       the uploaded bytes. No: the interval lies below −0.005, or the bytes miss.
     - Cross-client: on patients of other sites (mean over the owners of the models) our personal models, and our
@@ -118,8 +119,7 @@ def _price_claim(rows: pd.DataFrame, roles: Roles, bootstrap: Bootstrap) -> Clai
     claim = f"In a clean federation {roles.ours} costs little enough to be the default"
     target = f"at most {100 * PRICE:g} points of Dice below {roles.plain}"
     found = compare(rows, (roles.ours, roles.clean, "main"), (roles.plain, roles.clean, "main"), bootstrap)
-    cheap = found.mean >= -PRICE - ROUNDING
-    return Claim(claim, target, estimate_words(found), _verdict(cheap, found.mean < -PRICE - ROUNDING))
+    return Claim(claim, target, estimate_words(found), _bounded(found, PRICE))
 
 
 def _attack_claim(scenarios: pd.DataFrame, roles: Roles, scenario: str) -> Claim:
@@ -131,8 +131,7 @@ def _loss_claim(scenarios: pd.DataFrame, roles: Roles, claim: str, scenario: str
     twin = roles.beside.get(scenario, roles.clean)
     target = f"{roles.ours} loses at most {100 * POINT:g} point of Dice, compared with itself in {twin}"
     ours = _row_of(scenarios, scenario, roles.ours)
-    mean = math.nan if ours is None else ours.mean
-    met = _verdict(mean >= -POINT - ROUNDING, mean < -POINT - ROUNDING)
+    met = "unclear" if ours is None else _bounded(ours, POINT)
     return Claim(claim, target, _loss_words(scenarios, scenario, roles.ours), met)
 
 
@@ -171,6 +170,15 @@ def _alone_claims(rows: pd.DataFrame, roles: Roles, local: str, bootstrap: Boots
     met = _verdict(found.high >= 0, found.high < 0)
     claim = f"On own patients adapted models against {local}"
     return [*claims, Claim(claim, "not below, interval reaches zero", estimate_words(found), met)]
+
+
+def _bounded(found: Estimate, margin: float) -> Verdict:
+    """Whether a loss stays within a margin."""
+    if math.isnan(found.mean):
+        return "unclear"
+    if found.mean < -margin - ROUNDING:
+        return "no"
+    return "yes" if found.low >= -margin - ROUNDING else "by the mean"
 
 
 def _verdict(yes: bool, no: bool) -> Verdict:

@@ -138,7 +138,7 @@ def _twin_words(scenarios: pd.DataFrame, clean: str) -> str:
         f"{honest} The difference is to the same method in the scenario's clean twin, which lacks this fault and "
         f"nothing else, under the same seeds on the same patients. The twin is {clean}"
         f"{''.join(f'; {words}{reason}' for words in other)}."
-        f"{f' Without a twin, because their sites are others: {alone}.' if alone else ''}"
+        f"{f' Without a twin, because their sites or images are others: {alone}.' if alone else ''}"
     )
 
 
