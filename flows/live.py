@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows import stages
@@ -69,6 +69,7 @@ def bring_up(
         ServerError: a server does not start.
     """
     with only_one(root):
+        source = replace(source, data=source.data.resolve())  # workers run in folders of their own
         stages.claim(root, params, source, None)
         say("preparing the hospitals' data")
         stages.cohort(root, params, source, replace=False)

@@ -33,7 +33,7 @@ def join(folder: Path, invitation: Invitation, data: Path, layout: str) -> Works
     """
     enter(folder, invitation)
     site = invitation.home.name
-    prepare(data, layout, f"site:{site}", folder / "cohort", invitation.params)
+    prepare(data.resolve(), layout, f"site:{site}", folder / "cohort", invitation.params)
     return announce(folder)
 
 
