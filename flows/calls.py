@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -59,6 +60,17 @@ def end_calls(number: int) -> int:
         for run in runs:
             client.set_flow_run_state(run.id, Cancelled(message=said), force=True)
     return len(runs)
+
+
+def keep_to_round(run_id: str, number: int) -> None:
+    """Give the hub's own run the number of its round, so that Retry continues this round and no later one.
+
+    Args:
+        run_id: of the flow run.
+        number: of the round.
+    """
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(run_id), name=f"federated round {number}", parameters={"round": number})
 
 
 def _tag(number: int) -> str:

@@ -121,7 +121,7 @@ def status(
 
 @app.command()
 def down(
-    run: Annotated[str, typer.Option(help="Name of the run.")] = "demo",
+    run: Annotated[str, typer.Option(help="Name of the run.")] = "live",
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
 ) -> None:
     """End what `cardiofed up` or `cardiofed demo --keep` left running; nothing else."""

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows import phases
-from flows.calls import call_sites, end_calls
+from flows.calls import call_sites, end_calls, keep_to_round
 from flows.compute import one_thread_each
 from flows.round import coloured
 from flows.status import publish_status
@@ -22,7 +22,7 @@ from tasks.close import close_failed
 from tasks.durations import SitePhase
 from tasks.homes import this_home
 from tasks.hub_lease import hold_lease
-from tasks.next_round import next_round
+from tasks.next_round import end_round, next_round
 from tasks.pretrain import need_base
 from tasks.privacy import keep_errors
 from tasks.records import Close
@@ -50,6 +50,7 @@ def federated_round(round: Round = None) -> State[Any]:
     ws, _ = this_home()
     keep_errors(ws.root)
     number = round or next_round(ws)
+    keep_to_round(flow_run.id, number)
     with hold_lease(ws, number):
         phases.gather(ws, need_base(ws.base_home))
         plan = phases.open_(ws, number)
@@ -67,6 +68,7 @@ def federated_round(round: Round = None) -> State[Any]:
         end_calls(number)
         phases.version(ws, number)
         phases.report(ws, number)
+        end_round(ws, number)
         publish_status(ws, number)
     return coloured(close)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect.artifacts import create_table_artifact
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tasks.standing import STEPS, RoundStanding, SiteStanding, round_standing
@@ -18,18 +19,20 @@ _STYLE = {
 
 
 def status_table(standing: RoundStanding) -> Table:
-    """A round for the terminal: a row per site, a column per step."""
+    """A round for the terminal: a row per site, a mark per step; fits 80 columns."""
     style = _STYLE.get(standing.word, "red")
-    title = f"round {standing.number}: [{style}]{standing.word}[/]"
-    table = Table(title=title, caption=standing.detail or None, title_justify="left", caption_justify="left")
-    table.add_column("site")
-    for step in STEPS:
-        table.add_column(step, justify="center")
-    for name in ("doing", "last sign", "up", "down", "note"):
-        table.add_column(name, overflow="fold")
+    title = f"round {standing.number}: [bold {style}]{standing.word}[/]"
+    steps = f"steps: {', '.join(STEPS)}"
+    caption = f"{standing.detail}\n{steps}" if standing.detail else steps
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    for name in ("site", "reached", "steps", "doing", "last sign"):
+        table.add_column(name, no_wrap=True)
+    for name in ("up", "down"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("note", overflow="fold")
     for site in standing.sites:
-        marks = ["●" if step in site.steps else "·" for step in STEPS]
-        table.add_row(site.site, *marks, *_told(site), site.note)
+        marks = "".join("●" if step in site.steps else "·" for step in STEPS)
+        table.add_row(site.site, site.steps[-1], marks, *_told(site), site.note)
     return table
 
 
@@ -47,5 +50,17 @@ def publish_status(ws: Workspace, number: int) -> None:
 
 
 def _told(site: SiteStanding) -> tuple[str, str, str, str]:
-    sign = "never" if site.contact_s is None else f"{site.contact_s:.0f} s ago"
-    return site.doing, sign, f"{site.sent_bytes / 1000:.0f} kB", f"{site.received_bytes / 1000:.0f} kB"
+    return site.doing, _ago(site.contact_s), _kilobytes(site.sent_bytes), _kilobytes(site.received_bytes)
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return "never"
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 2:
+        return f"{seconds:.0f} s ago"
+    return f"{minutes:.0f} min ago" if hours < 2 else f"{hours:.0f} h ago"
+
+
+def _kilobytes(count: int) -> str:
+    return f"{count / 1000:.0f} kB" if count else "–"

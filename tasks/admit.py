@@ -24,6 +24,7 @@ from tasks.ledger import (
     senders_key,
     update_key,
 )
+from tasks.quorum import lacks_updates
 from tasks.records import Candidate, Candidates, Plan, Refusal, Senders, Update
 from tasks.workspace import Workspace
 
@@ -43,9 +44,9 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
 
     Returns:
         Admitted updates by blind name with the age of the late ones, who rates which, quarantined ones with the
-        reason, and missing sites, which nothing speaks for; the earlier record unless it was below the quorum and
-        a site that it lacks has an update in the ledger now. A candidate that the store has lost since is
-        republished.
+        reason, and missing sites, which nothing speaks for; the earlier record unless it lacked the quorum or a
+        required site and one that was missing has an update in the ledger now. A candidate that the store has
+        lost since is republished.
 
     Raises:
         StoreError: the store does not answer.
@@ -132,8 +133,8 @@ def assign_candidates(
 
 
 def _improved(bank: Bank, plan: Plan, found: Candidates) -> bool:
-    """Whether a round that stood below its quorum has more updates now."""
-    if len(found.candidates) >= plan.params.federation.quorum:
+    """Whether a round that lacked its quorum or a required site has more updates now."""
+    if not lacks_updates(plan, found):
         return False
     absent = (*found.missing, *(q.site for q in found.quarantined))
     return any(bank.choose(site) is not None for site in absent)

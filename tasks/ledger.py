@@ -83,6 +83,30 @@ def roster_key() -> str:
     return "global/roster.json"
 
 
+def over_key(number: int) -> str:
+    """That the hub has nothing left to do for a round."""
+    return f"hub/rounds/{_digits(number)}/over.json"
+
+
+def versions_key() -> str:
+    """The versions of the software that the hub runs."""
+    return "global/versions.json"
+
+
+def doctor_keys(site: str | None) -> tuple[str, ...]:
+    """Where the check of a machine's rights writes, anew each time; nothing else reads or writes there.
+
+    Args:
+        site: whose place; None for the hub's places.
+
+    Returns:
+        One key per place that the machine may write.
+    """
+    if site is None:
+        return "hub/doctor.json", "global/doctor.json"
+    return (f"{site_prefix(site)}doctor.json",)
+
+
 def hub_lease_key() -> str:
     """Which process works for the hub."""
     return "global/hub.json"

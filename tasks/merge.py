@@ -69,7 +69,7 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
         log_event(ws.hub_home, "merge", number, "reused")
         return found
     admitted = _admitted(ws, plan, candidates)
-    _require_updates(plan, candidates, len(admitted))
+    _require_updates(plan, candidates, admitted)
     if plan.params.merge.mode != "average":
         require_quorum(plan, ratings.keys() & admitted.keys(), "rated the updates")
     blind = {site: a.candidate.id for site, a in admitted.items()}
@@ -122,14 +122,21 @@ def require_quorum(plan: Plan, answers: Collection[str], did: str) -> None:
         did: what they did, in words.
 
     Raises:
-        RoundError: fewer than the quorum; names the members that did not answer.
+        RoundError: fewer than the quorum, or a required site is missing; names the members that did not answer.
     """
     quorum = plan.params.federation.quorum
+    _require_sites(plan, answers, did)
     if len(answers) < quorum:
         absent = ", ".join(m.site for m in plan.members if m.site not in answers)
         sites = "1 site" if len(answers) == 1 else f"{len(answers)} sites"
         what = f"{sites} {did}, the quorum is {quorum}; without: {absent}"
         raise RoundError(what, f"round {plan.round}", _MEND)
+
+
+def _require_sites(plan: Plan, answers: Collection[str], did: str) -> None:
+    absent = sorted(set(plan.params.federation.required) - set(answers))
+    if absent:
+        raise RoundError(f"required sites have not {did}: {', '.join(absent)}", f"round {plan.round}", _MEND)
 
 
 def read_ratings(ws: Workspace, plan: Plan, asked: str) -> dict[str, Ratings]:
@@ -191,11 +198,11 @@ def _is_closed(ws: Workspace, number: int) -> bool:
     return close is not None and close.outcome != "failed"
 
 
-def _require_updates(plan: Plan, candidates: Candidates, n: int) -> None:
-    quorum = plan.params.federation.quorum
+def _require_updates(plan: Plan, candidates: Candidates, admitted: Collection[str]) -> None:
+    _require_sites(plan, admitted, "sent an update that was admitted")
+    quorum, n = plan.params.federation.quorum, len(admitted)
     if n < quorum:
         absent = [*candidates.missing, *(f"{q.site} ({q.reason})" for q in candidates.quarantined)]
-        absent += ["updates that changed after admission"] * (n < len(candidates.candidates))
         were = "1 update was" if n == 1 else f"{n} updates were"
         raise RoundError(
             f"{were} admitted, the quorum is {quorum}; without: {', '.join(absent)}",

@@ -23,10 +23,11 @@ def open_round(ws: Workspace, number: int) -> Plan:
         The round's plan; written on the first call, read on every later one.
 
     Raises:
-        RoundError: the round before has not ended, or the store holds another federation's round.
+        RoundError: the round before has not ended, a later one is open, or the store holds another federation's round.
         ObjectMissingError: there is no federation yet.
     """
     federation = get_record(ws.store, FEDERATION, FederationRecord)
+    _refuse_past(ws, number)
     found = find_record(ws.store, plan_key(number), Plan)
     if found is not None:
         refuse_foreign(found, federation.base, ws.params)
@@ -46,6 +47,13 @@ def open_round(ws: Workspace, number: int) -> Plan:
     put_record(ws.store, current_key(), Current(round=number))
     log_event(ws.hub_home, "open", number, "done")
     return plan
+
+
+def _refuse_past(ws: Workspace, number: int) -> None:
+    current = find_record(ws.store, current_key(), Current)
+    if current is not None and number < current.round:
+        what = f"round {number} cannot go on: round {current.round} has been opened since"
+        raise RoundError(what, plan_key(number), f"run round {current.round}")
 
 
 def _previous_close(ws: Workspace, number: int) -> Close | None:

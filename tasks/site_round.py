@@ -25,6 +25,7 @@ from tasks.ledger import (
     update_key,
     verdict_key,
 )
+from tasks.quorum import lacks_updates
 from tasks.rate import rate_candidates
 from tasks.records import (
     Candidates,
@@ -81,12 +82,14 @@ def next_duty(ws: Workspace, number: int, site: str) -> Next:
     """
     plan = _plan(ws, number)
     plan.member(site)
+    if current_round(ws) > number:
+        return "over"  # what it missed waits in the next round's plan
     close = find_record(ws.store, close_key(number), Close)
     if close is not None and close.outcome != "failed":
         return "over" if _has_adapted(ws, plan, close, site) else "adapt"
     candidates = find_record(ws.store, candidates_key(number), Candidates)
     if find_answer(ws.store, update_key(site, number), Update) is None:
-        return "wait" if candidates and len(candidates.candidates) >= _quorum(plan) else "train"
+        return "train" if candidates is None or lacks_updates(plan, candidates) else "wait"
     if candidates is None:
         return "wait"
     if plan.params.merge.mode != "average" and not _has_rated(ws, number, site):
@@ -153,10 +156,6 @@ def _plan(ws: Workspace, number: int) -> Plan:
     except ObjectMissingError as error:
         mend = "wait for the hub to open it"
         raise RoundError(f"round {number} is not open", plan_key(number), mend) from error
-
-
-def _quorum(plan: Plan) -> int:
-    return plan.params.federation.quorum
 
 
 def _has_rated(ws: Workspace, number: int, site: str) -> bool:

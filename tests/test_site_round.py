@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from federation_files import SITES, delete, found, new_run, play_round, trained, use_store
+from federation_files import SITES, delete, finish_round, found, new_run, play_round, trained, use_store
 
 from model.errors import RoundError
 from tasks.admit import admit_updates
@@ -29,7 +29,7 @@ from tasks.ledger import (
     waiting_key,
 )
 from tasks.merge import merge_updates
-from tasks.next_round import next_round
+from tasks.next_round import end_round, next_round
 from tasks.open import open_round
 from tasks.rate import rate_candidates
 from tasks.records import Close, Evaluation
@@ -141,6 +141,8 @@ def test_hospitals_and_hub_that_meet_only_in_the_ledger_finish_the_round(
     assert standing.word == "complete"
     assert {site.steps[-1] for site in standing.sites} == {"adapted"}
     assert {site.trainings for site in standing.sites} == {1}
+    assert next_round(ws) == 1  # not versioned and reported yet
+    end_round(ws, 1)
     assert next_round(ws) == 2
 
 
@@ -249,3 +251,29 @@ def test_a_second_hub_turns_itself_away_until_the_lease_has_run_out(
     monkeypatch.setattr("tasks.hub_lease.LEASE_S", -1.0)
     with hold_lease(ws, 1):
         pass
+
+
+def test_a_round_does_not_go_on_once_a_later_one_is_open(ws: Workspace) -> None:
+    play_round(ws, 1, SITES)
+    open_round(ws, 2)
+    with pytest.raises(RoundError, match="round 1 cannot go on: round 2 has been opened since"):
+        open_round(ws, 1)
+    assert current_round(ws) == 2
+    assert next_duty(ws, 1, SITE) == "over"
+    assert take_part(ws, 1, SITE, patience_s=0) == ()
+
+
+def test_no_round_closes_without_a_required_site(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    s3_environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_store(monkeypatch, s3_environment)
+    ws = found(new_run(tmp_path_factory, tmp_path / "run", f"federation.required=[{SITE}]"))
+    with pytest.raises(RoundError, match=f"required sites have not sent an update that was admitted: {SITE}"):
+        play_round(ws, 1, OTHERS)
+    assert next_duty(ws, 1, SITE) == "train"
+    train_site(ws, 1, SITE)
+    close = finish_round(ws, 1)
+    assert SITE in close.participants

@@ -1,0 +1,17 @@
+"""Whom a round cannot do without."""
+
+from __future__ import annotations
+
+from tasks.records import Candidates, Plan
+
+
+def lacks_updates(plan: Plan, candidates: Candidates) -> bool:
+    """Whether a round still lacks its quorum or a required site's update.
+
+    Args:
+        plan: of the round.
+        candidates: as admitted so far.
+    """
+    federation = plan.params.federation
+    absent = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}
+    return len(candidates.candidates) < federation.quorum or not absent.isdisjoint(federation.required)
