@@ -12,9 +12,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Crashed
 
 SITE_FLOW = "site-round"
 _WAITING = [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED]
@@ -41,6 +41,7 @@ def call_sites(number: int, sites: Iterable[str], attempt: str) -> tuple[str, ..
                 continue
             client.create_flow_run_from_deployment(
                 deployment.id,
+                name=_call_name(number, site),
                 parameters={"round": number},
                 tags=[_tag(number)],
                 idempotency_key=f"{attempt}-{number}-{site}",
@@ -48,18 +49,29 @@ def call_sites(number: int, sites: Iterable[str], attempt: str) -> tuple[str, ..
     return tuple(unreached)
 
 
-def end_calls(number: int) -> int:
-    """Cancel the calls of a round that no worker has picked up; returns how many there were."""
-    waiting = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_WAITING)),
+def end_calls(number: int, silent: Iterable[str]) -> None:
+    """End the calls of a round that nobody works on: those no worker picked up, and those of silent sites.
+
+    Args:
+        number: of the round, which is over.
+        silent: sites without a sign of life for longer than a lease.
+    """
+    over: State[None] = Cancelled(message=f"round {number} is over")
+    dead: State[None] = Crashed(message=f"no sign of life from this site, and round {number} is over")
+    names = {_call_name(number, site) for site in silent}
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=_calls(number, _WAITING)):
+            client.set_flow_run_state(run.id, over, force=True)
+        for run in client.read_flow_runs(flow_run_filter=_calls(number, [StateType.RUNNING])):
+            if run.name in names:
+                client.set_flow_run_state(run.id, dead, force=True)
+
+
+def _calls(number: int, states: list[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
         tags=FlowRunFilterTags(all_=[_tag(number)]),
     )
-    said = f"round {number} is over"
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=waiting)
-        for run in runs:
-            client.set_flow_run_state(run.id, Cancelled(message=said), force=True)
-    return len(runs)
 
 
 def keep_to_round(run_id: str, number: int) -> None:
@@ -71,6 +83,10 @@ def keep_to_round(run_id: str, number: int) -> None:
     """
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(run_id), name=f"federated round {number}", parameters={"round": number})
+
+
+def _call_name(number: int, site: str) -> str:
+    return f"round {number} at {site}"
 
 
 def _tag(number: int) -> str:

@@ -9,23 +9,26 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import Field
 
 from flows import phases
 from flows.calls import call_sites, end_calls, keep_to_round
 from flows.compute import one_thread_each
+from flows.only_one import only_one
 from flows.round import coloured
 from flows.status import publish_status
 from model.errors import RoundError
-from tasks.awaiting import Outlook, await_sites
+from tasks.awaiting import Outlook, await_sites, is_silent
 from tasks.close import close_failed
 from tasks.durations import SitePhase
 from tasks.homes import this_home
 from tasks.hub_lease import hold_lease
-from tasks.next_round import end_round, next_round
+from tasks.next_round import end_round, is_over, next_round
 from tasks.pretrain import need_base
 from tasks.privacy import keep_errors
 from tasks.records import Close
+from tasks.site_round import next_duty
 from tasks.workspace import Workspace
 
 Round = Annotated[
@@ -51,12 +54,14 @@ def federated_round(round: Round = None) -> State[Any]:
     keep_errors(ws.root)
     number = round or next_round(ws)
     keep_to_round(flow_run.id, number)
-    with hold_lease(ws, number):
+    if is_over(ws, number):
+        return Completed(name="Nothing to do", message=f"round {number} is over")
+    with only_one(ws.root), hold_lease(ws, number):
         phases.gather(ws, need_base(ws.base_home))
         plan = phases.open_(ws, number)
         sites = [member.site for member in plan.members]
         attempt = f"{flow_run.id}-{flow_run.run_count}"
-        _call(number, sites, attempt)
+        _call(number, [site for site in sites if next_duty(ws, number, site) != "over"], attempt)
         try:
             close = _close(ws, number, sites, plan.params.merge.mode)
         except RoundError as error:
@@ -65,11 +70,11 @@ def federated_round(round: Round = None) -> State[Any]:
         finally:
             publish_status(ws, number)
         _wait(ws, number, "adapt", close.participants)
-        end_calls(number)
         phases.version(ws, number)
         phases.report(ws, number)
         end_round(ws, number)
-        publish_status(ws, number)
+        standing = publish_status(ws, number)
+        end_calls(number, [site.site for site in standing.sites if is_silent(site.contact_s)])
     return coloured(close)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -91,9 +92,17 @@ def show_status(home: Path, number: int | None, watch: bool) -> None:
 
 
 def _work(home: Path) -> None:
-    from flows.deployments import pool_of
+    from infra.prefect_server import prefect_environment
     from infra.workers import become_worker
     from tasks.homes import enter_home
 
-    _, own = enter_home(home)
-    become_worker(home.absolute(), pool_of(own.name), own.prefect_api_url)
+    ws, own = enter_home(home)
+    os.environ |= prefect_environment(own.prefect_api_url, ws.root / "worker")
+    from flows.deployments import pool_of  # Prefect reads its settings when it is imported
+    from flows.settle import settle_runs
+
+    pool = pool_of(own.name)
+    left = settle_runs(pool, ws.root)
+    if left:
+        console.print(f"{left} run(s) that this machine had left under way are now Crashed: retry them")
+    become_worker(home.absolute(), pool, own.prefect_api_url)

@@ -29,7 +29,7 @@ Patience = Annotated[
 ]
 
 
-@flow(name="site-round", flow_run_name="round {round}")
+@flow(name="site-round")
 def site_round(round: Round, patience_s: Patience = 3600) -> State[Any]:
     """Train, rate, judge and adapt at this hospital, each when the ledger says that it is time.
 

@@ -36,7 +36,7 @@ def status_table(standing: RoundStanding) -> Table:
     return table
 
 
-def publish_status(ws: Workspace, number: int) -> None:
+def publish_status(ws: Workspace, number: int) -> RoundStanding:
     """Show the round's status beside its run in the UI; the newest of a round takes the place of older ones."""
     standing = round_standing(ws, number)
     rows = [
@@ -47,6 +47,7 @@ def publish_status(ws: Workspace, number: int) -> None:
     ]
     said = f"round {number}: {standing.word}. {standing.detail}"
     create_table_artifact(rows, key=f"status-{number:04d}", description=said)
+    return standing
 
 
 def _told(site: SiteStanding) -> tuple[str, str, str, str]:

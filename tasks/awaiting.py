@@ -124,6 +124,11 @@ def look(
     return Outlook(**{heading: tuple(names) for heading, names in found.items()})
 
 
+def is_silent(contact_s: float | None) -> bool:
+    """Whether nobody works at a site: its last sign came so many seconds ago, None for never."""
+    return contact_s is None or contact_s > LEASE_S
+
+
 def _is_dead(
     ws: Workspace, number: int, site: str, files: Mapping[str, datetime], began: datetime, now: datetime
 ) -> bool:
@@ -131,10 +136,15 @@ def _is_dead(
     if sign is None:
         return age_s(began, now) > GRACE_S
     contact = find_answer(ws.store, contact_key(site, number), Contact)
-    return age_s(max(sign, began), now) > _patience_s(contact)
+    return age_s(max(sign, began), now) > patience_s(contact)
 
 
-def _patience_s(contact: Contact | None) -> float:
+def patience_s(contact: Contact | None) -> float:
+    """Seconds after its last sign that a site is still awaited.
+
+    Args:
+        contact: the sign; None when it cannot be read.
+    """
     if contact is None:
         return LEASE_S
     absence = 2 * contact.every_s  # it may miss one of its own hours

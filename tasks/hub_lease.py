@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 from model.errors import RoundError, StoreError
 from tasks.contact import age_s
-from tasks.ledger import find_record, hub_lease_key, put_record
+from tasks.ledger import find_record, get_record, hub_lease_key, put_record
 from tasks.records import Record
 from tasks.workspace import Workspace
 
-RENEWAL_S, LEASE_S = 10.0, 45.0
+RENEWAL_S, LEASE_S, LOOK_S = 10.0, 45.0, 2.0
 
 
 class HubLease(Record):
@@ -25,7 +27,7 @@ class HubLease(Record):
 
 
 @contextmanager
-def hold_lease(ws: Workspace, number: int) -> Iterator[None]:
+def hold_lease(ws: Workspace, number: int, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
     """Work as the hub, alone.
 
     Two that start within the same second could both hold it, since a store may ignore conditions; Prefect's limit of
@@ -34,16 +36,18 @@ def hold_lease(ws: Workspace, number: int) -> Iterator[None]:
     Args:
         ws: the hub's workspace.
         number: of the round.
+        sleep: takes seconds.
 
     Yields:
-        Nothing; the lease is renewed until the block ends. A killed holder's runs out after ``LEASE_S`` seconds.
+        Nothing; the lease is renewed until the block ends. A killed holder's is waited for: it runs out after
+        ``LEASE_S`` seconds.
 
     Raises:
-        RoundError: another process works for the hub.
+        RoundError: another process works for the hub: it renewed its lease.
         StoreError: the store does not answer.
     """
     holder, over = secrets.token_hex(8), threading.Event()
-    _refuse_another(ws, holder)
+    _await_end(ws, sleep)
     put_record(ws.store, hub_lease_key(), HubLease(holder=holder, round=number))
 
     def renew() -> None:
@@ -64,14 +68,27 @@ def hold_lease(ws: Workspace, number: int) -> Iterator[None]:
             put_record(ws.store, hub_lease_key(), HubLease(holder=holder, round=number, over=True))
 
 
-def _refuse_another(ws: Workspace, holder: str) -> None:
+def _await_end(ws: Workspace, sleep: Callable[[float], None]) -> None:
+    """Return when no live process holds the lease.
+
+    Raises:
+        RoundError: its holder gave a sign while we looked.
+    """
+    first = _last_sign(ws)
+    while (sign := _last_sign(ws)) is not None:
+        if sign != first:
+            found = get_record(ws.store, hub_lease_key(), HubLease)
+            what = f"another process works for the hub, on round {found.round}"
+            raise RoundError(what, hub_lease_key(), "wait for it, or cancel its run")
+        if age_s(sign, ws.store.now()) >= LEASE_S:
+            return
+        sleep(LOOK_S)
+
+
+def _last_sign(ws: Workspace) -> datetime | None:
+    """When the holder of the lease gave its last sign; None when nobody holds it."""
     found = find_record(ws.store, hub_lease_key(), HubLease)
-    if found is None or found.over or found.holder == holder:
-        return
+    if found is None or found.over:
+        return None
     (info,) = ws.store.list(hub_lease_key())
-    silence = age_s(info.modified, ws.store.now())
-    if silence < LEASE_S:
-        what = f"another process works for the hub, on round {found.round}"
-        left = LEASE_S - silence
-        mend = f"wait for it; if it was killed, its lease runs out in {left:.0f} s, then run again"
-        raise RoundError(what, hub_lease_key(), mend)
+    return info.modified

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from tasks.answers import find_answer
-from tasks.awaiting import Waiting
+from tasks.awaiting import GRACE_S, Waiting, patience_s
 from tasks.contact import Contact, age_s
 from tasks.durations import ANSWER, written
 from tasks.ledger import (
@@ -111,8 +111,13 @@ def round_standing(ws: Workspace, number: int) -> RoundStanding:
         find_record(ws.store, waiting_key(number), Waiting),
     )
     files = {m.site: written(ws.store, site_round_prefix(m.site, number)) for m in plan.members}
-    sites = tuple(_site(ws, number, m.site, files[m.site], hub, now) for m in plan.members)
-    word, detail = _word(hub, files, now)
+    contacts = {
+        site: find_answer(ws.store, contact_key(site, number), Contact)
+        for site, names in files.items()
+        if "contact.json" in names
+    }
+    sites = tuple(_site(m.site, files[m.site], contacts.get(m.site), hub, now) for m in plan.members)
+    word, detail = _word(hub, files, contacts, now)
     return RoundStanding(number, word, detail, age_s(plan.opened, now), sites)
 
 
@@ -124,8 +129,7 @@ class _Hub:
     waiting: Waiting | None
 
 
-def _site(ws: Workspace, number: int, site: str, files: Files, hub: _Hub, now: datetime) -> SiteStanding:
-    contact = find_answer(ws.store, contact_key(site, number), Contact) if "contact.json" in files else None
+def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: datetime) -> SiteStanding:
     merged = {r.site for r in hub.merge.receipts} if hub.merge else set()
     refused = {q.site: q.reason for q in hub.candidates.quarantined} if hub.candidates else {}
     absent = {*hub.candidates.missing, *refused} if hub.candidates else {site}
@@ -148,14 +152,22 @@ def _site(ws: Workspace, number: int, site: str, files: Files, hub: _Hub, now: d
         trainings=contact.trainings if contact else 0,
         sent_bytes=contact.sent_bytes if contact else 0,
         received_bytes=contact.received_bytes if contact else 0,
-        note=f"quarantined: {refused[site]}" if site in refused else "",
+        note=_note(contact, refused.get(site)),
     )
 
 
-def _word(hub: _Hub, files: Mapping[str, Files], now: datetime) -> tuple[Word, str]:
+def _note(contact: Contact | None, refused: str | None) -> str:
+    if refused is not None:
+        return f"quarantined: {refused}"
+    return "retry its run" if contact is not None and contact.phase == "failed" else ""
+
+
+def _word(
+    hub: _Hub, files: Mapping[str, Files], contacts: Mapping[str, Contact | None], now: datetime
+) -> tuple[Word, str]:
     close = hub.close
     if close is None:
-        return _open_word(hub, files, now)
+        return _open_word(hub, files, contacts, now)
     absent = f"without {', '.join(close.missing)}" if close.missing else ""
     said = "; ".join(filter(None, (absent, close.reason)))
     if close.outcome in ("failed", "rejected"):
@@ -165,16 +177,26 @@ def _word(hub: _Hub, files: Mapping[str, Files], now: datetime) -> tuple[Word, s
     return ("stepped back", said) if close.outcome == "stepped_back" else ("complete", close.reason)
 
 
-def _open_word(hub: _Hub, files: Mapping[str, Files], now: datetime) -> tuple[Word, str]:
+def _open_word(
+    hub: _Hub, files: Mapping[str, Files], contacts: Mapping[str, Contact | None], now: datetime
+) -> tuple[Word, str]:
     if hub.waiting is None:
         return "working", "the hub has not asked the sites yet"
     phase = hub.waiting.phase
     left = {
-        site: (until - now).total_seconds()
+        site: _awaited_s(until, files.get(site, {}), contacts.get(site), now)
         for site, until in hub.waiting.until.items()
-        if ANSWER[phase] not in files.get(site, {}) and until > now
+        if ANSWER[phase] not in files.get(site, {})
     }
+    left = {site: seconds for site, seconds in left.items() if seconds > 0}
     if not left:
         return "working", f"the hub works on what the sites sent ({phase})"
-    most = f"at most {max(left.values()):.0f} s more"
-    return "waiting", f"for {', '.join(sorted(left))} to {phase}, {most}"
+    until = now + timedelta(seconds=max(left.values()))
+    return "waiting", f"for {', '.join(sorted(left))} to {phase}, until {until:%H:%M:%S} UTC at the latest"
+
+
+def _awaited_s(until: datetime, files: Files, contact: Contact | None, now: datetime) -> float:
+    """Seconds that the hub still waits for a site: to its deadline, or until it counts as dead."""
+    sign = files.get("contact.json")
+    alive = GRACE_S if sign is None else patience_s(contact) - age_s(sign, now)
+    return min((until - now).total_seconds(), alive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -236,21 +237,36 @@ def test_a_status_names_whom_the_hub_waits_for(ws: Workspace) -> None:
     assert ws.store.exists(waiting_key(1))
 
 
-def test_a_second_hub_turns_itself_away_until_the_lease_has_run_out(
-    ws: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_hub_turns_itself_away_when_the_first_gives_a_sign(ws: Workspace) -> None:
+    put_record(ws.store, hub_lease_key(), HubLease(holder="alive", round=1))
+
+    def nap(seconds: float) -> None:
+        time.sleep(1.1)  # the store tells whole seconds
+        put_record(ws.store, hub_lease_key(), HubLease(holder="alive", round=1))
+
     with (
-        hold_lease(ws, 1),
-        pytest.raises(RoundError, match="another process works for the hub"),
-        hold_lease(ws, 1),
+        pytest.raises(RoundError, match="another process works for the hub, on round 1"),
+        hold_lease(ws, 1, nap),
     ):
         pass
-    with hold_lease(ws, 1):
-        pass  # the first has let go
+
+
+def test_the_lease_of_a_killed_hub_is_waited_for_and_that_of_one_that_ended_is_free(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_record(ws.store, hub_lease_key(), HubLease(holder="killed", round=1))
-    monkeypatch.setattr("tasks.hub_lease.LEASE_S", -1.0)
-    with hold_lease(ws, 1):
-        pass
+    monkeypatch.setattr("tasks.hub_lease.LEASE_S", 2.0)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        time.sleep(0.5)
+
+    with hold_lease(ws, 1, nap):
+        assert naps
+    naps.clear()
+    with hold_lease(ws, 1, nap):
+        assert not naps
 
 
 def test_a_round_does_not_go_on_once_a_later_one_is_open(ws: Workspace) -> None:
