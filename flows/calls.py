@@ -43,7 +43,7 @@ def call_sites(number: int, sites: Iterable[str], attempt: str) -> tuple[str, ..
                 deployment.id,
                 name=_call_name(number, site),
                 parameters={"round": number},
-                tags=[_tag(number)],
+                tags=[round_tag(number)],
                 idempotency_key=f"{attempt}-{number}-{site}",
             )
     return tuple(unreached)
@@ -70,7 +70,7 @@ def end_calls(number: int, silent: Iterable[str]) -> None:
 def _calls(number: int, states: list[StateType]) -> FlowRunFilter:
     return FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)),
-        tags=FlowRunFilterTags(all_=[_tag(number)]),
+        tags=FlowRunFilterTags(all_=[round_tag(number)]),
     )
 
 
@@ -82,12 +82,18 @@ def keep_to_round(run_id: str, number: int) -> None:
         number: of the round.
     """
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(run_id), name=f"federated round {number}", parameters={"round": number})
+        client.update_flow_run(
+            UUID(run_id),
+            name=f"federated round {number}",
+            parameters={"round": number},
+            tags=[round_tag(number)],
+        )
 
 
 def _call_name(number: int, site: str) -> str:
     return f"round {number} at {site}"
 
 
-def _tag(number: int) -> str:
+def round_tag(number: int) -> str:
+    """What the runs of a round, the hub's and the hospitals', are tagged with."""
     return f"round-{number:04d}"

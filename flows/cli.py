@@ -11,11 +11,14 @@ import typer
 from rich.console import Console
 
 from flows.bench import bench
-from flows.live_cli import hub_app, show_status, site_app
+from flows.hub_cli import hub_app
+from flows.live_cli import add_live
+from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, synthetic
+from flows.round_cli import round_app
+from flows.site_cli import site_app
 from flows.study_cli import study_app
 from model.errors import CardiofedError
 from tasks.ledger import checked_name
-from tasks.settings import Params, load_params
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True, help="The synthetic cohort in data/.")
@@ -25,20 +28,10 @@ app.add_typer(stage_app, name="stage")
 app.add_typer(study_app, name="study")
 app.add_typer(bench, name="bench")
 app.add_typer(hub_app, name="hub")
+app.add_typer(round_app, name="round")
 app.add_typer(site_app, name="site")
+add_live(app)
 console = Console()
-
-Root = Annotated[Path, typer.Option(help="Folder of the run.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting, e.g. federation.rounds=10.")
-]
-Data = Annotated[
-    Path | None, typer.Option(help="Folder of the data set; the synthetic cohort when left out.")
-]
-Layout = Annotated[str, typer.Option(help="How the data set is laid out: acdc.")]
-Sites = Annotated[str, typer.Option(help="How sites are formed: folder, group, or csv:FILE:COLUMN.")]
-Public = Annotated[Path | None, typer.Option(help="Pretrain on this public cohort instead of phantoms.")]
-Port = Annotated[int | None, typer.Option(help="A free one is taken when left out.")]
 
 
 @app.callback()
@@ -72,63 +65,6 @@ def demo(
     if keep:
         console.print(f"Prefect UI  {addresses.ui_url}\nStore       {addresses.store_url}", soft_wrap=True)
         console.print(f"End both with: cardiofed down --run {run}", soft_wrap=True)
-
-
-@app.command()
-def up(
-    run: Annotated[str, typer.Option(help="Name of the federation; the same name continues it.")] = "live",
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    data: Data = None,
-    layout: Layout = "acdc",
-    sites: Sites = "folder",
-    overrides: Set = None,
-    every: Annotated[
-        str | None,
-        typer.Option(help="Cron schedule of rounds, UTC; empty for none, prefect.yaml's when left out."),
-    ] = None,
-    database_url: Annotated[
-        str | None,
-        typer.Option(help="Prefect's database, such as postgresql+asyncpg://…; SQLite when left out."),
-    ] = None,
-    s3_port: Port = None,
-    prefect_port: Port = None,
-) -> None:
-    """Bring a federation up on this machine: store, Prefect, a worker for the hub and one per hospital."""
-    root, params = runs / checked_name(run, "run"), load(overrides)
-    from flows.live import bring_up
-    from flows.stages import Source
-
-    source = Source(data or synthetic(), layout, sites)
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    bring_up(root, params, source, say, every, database_url, s3_port, prefect_port)
-    say(f"Watch it with: cardiofed status --run {run} --watch\nEnd it with:   cardiofed down --run {run}")
-
-
-@app.command()
-def status(
-    run: Annotated[str, typer.Option(help="Name of the federation.")] = "live",
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    home: Annotated[Path | None, typer.Option(help="The hub's folder, in place of a run's.")] = None,
-    number: Annotated[int | None, typer.Option("--round", help="The one opened last when left out.")] = None,
-    watch: Annotated[bool, typer.Option(help="Keep showing it.")] = False,
-) -> None:
-    """Show how a round stands at every site, from the ledger."""
-    show_status(home or runs / checked_name(run, "run") / "hub", number, watch)
-
-
-@app.command()
-def down(
-    run: Annotated[str, typer.Option(help="Name of the run.")] = "live",
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-) -> None:
-    """End what `cardiofed up` or `cardiofed demo --keep` left running; nothing else."""
-    from infra.process import stop_all
-
-    ended = stop_all(runs / checked_name(run, "run"))
-    console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
 @app.command()
@@ -207,23 +143,6 @@ def stage_report(root: Root) -> None:
     from flows import stages
 
     console.print(f"report: {stages.report(root)}", soft_wrap=True)
-
-
-def load(overrides: list[str] | None) -> Params:
-    """The settings of the project's folder with overrides laid over."""
-    return load_params(Path("params.yaml"), tuple(overrides or ()))
-
-
-def synthetic() -> Path:
-    """The synthetic cohort in data/, made when it is missing."""
-    from tasks.cohort import write_cohort
-
-    folder = Path("data")
-    if not folder.exists():
-        with console.status("writing the synthetic cohort to data/"):
-            write_cohort(folder)
-        console.print("wrote the synthetic cohort to data/")
-    return folder
 
 
 def main() -> None:

@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows import stages
+from flows.invitations import invite_site
 from flows.only_one import only_one
 from flows.stages import Source
 from infra.prefect_server import prefect_environment, start_prefect
 from infra.s3_server import S3Server, start_s3
-from infra.s3_users import S3User, make_user
 from infra.workers import start_worker
-from tasks.enrol import prepared_sites
-from tasks.homes import HOME_FILE, HUB, Credentials, Home, Invitation, enter_home, write_home
+from tasks.enrol import prepared_sites, read_card
+from tasks.homes import HOME_FILE, HUB, Credentials, Home, enter_home, read_credentials, write_home
 from tasks.join import announce, enter
-from tasks.roster import invite
 from tasks.settings import Params
 
 HOSPITALS = "hospitals"
@@ -91,30 +90,28 @@ def bring_up(
 
 def _found(root: Path, params: Params, store: S3Server, api_url: str, sites: tuple[str, ...]) -> None:
     """The hub's folder, the bucket, and a folder, a user and an invitation per hospital."""
-    admin = S3User(store.access_key, store.secret_key)
     home = Home(name=HUB, s3_endpoint=store.url, prefect_api_url=api_url)
-    hub = Credentials.model_validate({"access_key": admin.access_key, "secret_key": admin.secret_key})
+    hub = Credentials.model_validate({"access_key": store.access_key, "secret_key": store.secret_key})
     write_home(root / HUB, home, hub, params)
     ws, _ = enter_home(root / HUB)
     ws.store.ensure_bucket()
     for site in sites:
         folder = root / HOSPITALS / site
-        invite(ws, site)
         _give_data(root, site, folder)
-        if not (folder / HOME_FILE).exists():
-            user = make_user(store.url, admin, site, home.s3_bucket)
+        if (folder / HOME_FILE).exists():
             own = home.model_copy(update={"name": site})
-            enter(
-                folder,
-                Invitation(home=own, access_key=user.access_key, secret_key=user.secret_key, params=params),
-            )
+            write_home(folder, own, read_credentials(folder), params)  # an address may have changed
+        else:
+            enter(folder, invite_site(root / HUB, site))
         announce(folder)
     enter_home(root / HUB)
 
 
 def _give_data(root: Path, site: str, folder: Path) -> None:
-    """Each hospital's prepared data, in its own folder alone."""
+    """Each hospital's prepared data, in its own folder alone; what is there already is left as it is."""
     target = folder / "cohort" / site
+    if target.exists() and read_card(target) == read_card(root / "cohort" / site):
+        return
     fresh = folder / ".cohort.new"
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(root / "cohort" / site, fresh / site)

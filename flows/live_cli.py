@@ -1,8 +1,7 @@
-"""``cardiofed up``, ``status``, ``round …``, ``hub …`` and ``site …``: a federation of separate machines."""
+"""``cardiofed up``, ``status`` and ``down``: a whole federation on one machine."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,71 +10,70 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from flows.options import Data, HubHome, Layout, Number, Port, Run, Runs, Set, Sites, hub_of, load, synthetic
+from tasks.ledger import checked_name
+
 console = Console()
-hub_app = typer.Typer(no_args_is_help=True, help="The hub's machine.")
-site_app = typer.Typer(no_args_is_help=True, help="A hospital's machine.")
-
-Home = Annotated[Path, typer.Option(help="The machine's own folder.")]
 
 
-@hub_app.command("work")
-def hub_work(home: Home) -> None:
-    """Be the hub's Prefect worker until ended."""
-    _work(home)
+def add_live(app: typer.Typer) -> None:
+    """Give an application the three commands."""
+    for command in (up, status, down):
+        app.command()(command)
 
 
-@site_app.command("work")
-def site_work(home: Home) -> None:
-    """Be a hospital's Prefect worker until ended; it only ever connects outward."""
-    _work(home)
-
-
-@site_app.command("run")
-def site_run(
-    home: Home,
-    wait: Annotated[int, typer.Option(help="Seconds to wait for the hub before leaving.")] = 0,
-    every: Annotated[int, typer.Option(help="Seconds until cron comes again; the hub waits as long.")] = 3600,
+def up(
+    run: Run = "live",
+    runs: Runs = Path("runs"),
+    data: Data = None,
+    layout: Layout = "acdc",
+    sites: Sites = "folder",
+    overrides: Set = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="Cron schedule of rounds, UTC; empty for none, prefect.yaml's when left out."),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(help="Prefect's database, such as postgresql+asyncpg://…; SQLite when left out."),
+    ] = None,
+    s3_port: Port = None,
+    prefect_port: Port = None,
 ) -> None:
-    """Do what the open round asks of this hospital and leave: for cron, with the store alone."""
-    from flows.compute import one_thread_each
-    from flows.only_one import only_one
-    from tasks.homes import enter_home
-    from tasks.privacy import keep_errors
-    from tasks.site_round import current_round, take_part
+    """Bring a federation up on this machine: store, Prefect, a worker for the hub and one per hospital."""
+    root, params = runs / checked_name(run, "run"), load(overrides)
+    from flows.live import bring_up
+    from flows.stages import Source
 
-    one_thread_each()
-    ws, own = enter_home(home)
-    keep_errors(ws.root)
-    with only_one(ws.root):
-        number = current_round(ws)
-        done = take_part(ws, number, own.name, float(wait), every_s=float(every))
-    console.print(f"round {number}: {', '.join(done) if done else 'nothing to do'}")
+    source = Source(data or synthetic(), layout, sites)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    bring_up(root, params, source, say, every, database_url, s3_port, prefect_port)
+    say(f"Watch it with: cardiofed status --run {run} --watch\nEnd it with:   cardiofed down --run {run}")
 
 
-@site_app.command("join")
-def site_join(
-    invitation: Annotated[Path, typer.Argument(help="The file the hub has sent.")],
-    home: Home,
-    data: Annotated[Path, typer.Option(help="Folder of this hospital's data set.")],
-    layout: Annotated[str, typer.Option(help="How the data set is laid out: acdc.")] = "acdc",
+def status(
+    run: Run = "live",
+    runs: Runs = Path("runs"),
+    home: HubHome = None,
+    number: Number = None,
+    watch: Annotated[bool, typer.Option(help="Keep showing it.")] = False,
 ) -> None:
-    """Make this hospital's folder, prepare its data and tell the hub."""
-    from tasks.homes import read_invitation
-    from tasks.join import join
-
-    invited = read_invitation(invitation)
-    join(home, invited, data, layout)
-    console.print(f"{invited.home.name} has joined; start its worker: cardiofed site work --home {home}")
+    """Show how a round stands at every site, from the ledger."""
+    _show_status(hub_of(runs, run, home), number, watch)
 
 
-def show_status(home: Path, number: int | None, watch: bool) -> None:
-    """Print how a round stands.
+def down(run: Run = "live", runs: Runs = Path("runs")) -> None:
+    """End what `cardiofed up` or `cardiofed demo --keep` left running; nothing else."""
+    from infra.process import stop_all
 
-    Args:
-        home: folder of a machine that may read the ledger: the hub's.
-        number: of the round; None for the one opened last.
-        watch: print it anew every other second until interrupted.
-    """
+    ended = stop_all(runs / checked_name(run, "run"))
+    console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+def _show_status(home: Path, number: int | None, watch: bool) -> None:
     from flows.status import status_table
     from tasks.homes import enter_home
     from tasks.site_round import current_round
@@ -89,20 +87,3 @@ def show_status(home: Path, number: int | None, watch: bool) -> None:
         while True:
             live.update(status_table(round_standing(ws, number or current_round(ws))), refresh=True)
             time.sleep(2)
-
-
-def _work(home: Path) -> None:
-    from infra.prefect_server import prefect_environment
-    from infra.workers import become_worker
-    from tasks.homes import enter_home
-
-    ws, own = enter_home(home)
-    os.environ |= prefect_environment(own.prefect_api_url, ws.root / "worker")
-    from flows.deployments import pool_of  # Prefect reads its settings when it is imported
-    from flows.settle import settle_runs
-
-    pool = pool_of(own.name)
-    left = settle_runs(pool, ws.root)
-    if left:
-        console.print(f"{left} run(s) that this machine had left under way are now Crashed: retry them")
-    become_worker(home.absolute(), pool, own.prefect_api_url)

@@ -82,6 +82,15 @@ def read_home(folder: Path) -> Home:
     return _read(folder / HOME_FILE, Home)
 
 
+def read_credentials(folder: Path) -> Credentials:
+    """Who the machine of a folder is to the store.
+
+    Raises:
+        ConfigError: it is no machine's folder, or the file is damaged.
+    """
+    return _read(folder / CREDENTIALS_FILE, Credentials)
+
+
 def enter_home(folder: Path) -> tuple[Workspace, Home]:
     """Be the machine of a folder: this process speaks to its store in its name.
 
@@ -94,7 +103,7 @@ def enter_home(folder: Path) -> tuple[Workspace, Home]:
     Raises:
         ConfigError: it is no machine's folder, or a file is damaged.
     """
-    home, own = read_home(folder), _read(folder / CREDENTIALS_FILE, Credentials)
+    home, own = read_home(folder), read_credentials(folder)
     os.environ |= {
         "CARDIOFED_HOME": str(folder.absolute()),
         "CARDIOFED_S3_ENDPOINT": home.s3_endpoint,

@@ -1,0 +1,93 @@
+"""``cardiofed hub …``: the hub's machine, and who takes part."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.options import Set, load
+from flows.site_cli import work
+
+console = Console()
+hub_app = typer.Typer(no_args_is_help=True, help="The hub's machine, and who takes part.")
+
+Home = Annotated[Path, typer.Option(help="The hub's own folder.")]
+Name = Annotated[str, typer.Argument(help="The hospital: 1 to 40 of a-z, 0-9 and -.")]
+StoreUrl = Annotated[
+    str | None, typer.Option(help="The store, as hospitals reach it; the hub's when left out.")
+]
+PrefectUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="Prefect's API, as hospitals reach it; the hub's when left out, empty for without Prefect."
+    ),
+]
+
+
+@hub_app.command("init")
+def hub_init(
+    home: Home,
+    prefect_url: Annotated[str, typer.Option(help="Prefect's API, such as https://prefect.example.org/api.")],
+    overrides: Set = None,
+) -> None:
+    """Make a hub's folder, base, bucket and deployment; CARDIOFED_S3_… tell the store and the hub's credentials."""
+    params = load(overrides)
+    from flows.hub_home import make_hub
+
+    make_hub(home, prefect_url, params)
+    console.print(
+        f"the hub is set up; invite hospitals, then: cardiofed hub work --home {home}", soft_wrap=True
+    )
+
+
+@hub_app.command("work")
+def hub_work(home: Home) -> None:
+    """Be the hub's Prefect worker until ended."""
+    work(home)
+
+
+@hub_app.command("invite")
+def hub_invite(
+    name: Name,
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where to write the invitation; keep it secret.")],
+    store_url: StoreUrl = None,
+    prefect_url: PrefectUrl = None,
+    by_hand: Annotated[
+        bool,
+        typer.Option(help="The store's user was made by hand: SITE_ACCESS_KEY and SITE_SECRET_KEY tell it."),
+    ] = False,
+) -> None:
+    """Invite a hospital from the next round on, and write the file that it joins with."""
+    from flows.invitations import invite_site, user_by_hand, write_invitation
+    from tasks.homes import read_home
+
+    own = read_home(home)
+    seen = {"s3_endpoint": store_url, "prefect_api_url": prefect_url}
+    reached = own.model_copy(update={key: value for key, value in seen.items() if value is not None})
+    if own.prefect_api_url:
+        _deploy(home, own.prefect_api_url, name)
+    write_invitation(invite_site(home, name, reached, user_by_hand() if by_hand else None), out)
+    console.print(f"invited {name}; hand over {out} over a safe way", soft_wrap=True)
+
+
+@hub_app.command("dismiss")
+def hub_dismiss(name: Name, home: Home) -> None:
+    """Let a hospital go from the next round on."""
+    from flows.invitations import dismiss_site
+
+    dismiss_site(home, name)
+    console.print(f"{name} takes no part in rounds that open from now on")
+
+
+def _deploy(hub: Path, api_url: str, site: str) -> None:
+    from infra.prefect_server import prefect_environment
+
+    os.environ |= prefect_environment(api_url, hub / "worker")
+    from flows.deployments import deploy_site  # Prefect reads its settings when it is imported
+
+    deploy_site(site)
