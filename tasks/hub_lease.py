@@ -68,6 +68,20 @@ def hold_lease(ws: Workspace, number: int, sleep: Callable[[float], None] = time
             put_record(ws.store, hub_lease_key(), HubLease(holder=holder, round=number, over=True))
 
 
+def works_on(ws: Workspace, number: int) -> bool | None:
+    """Whether a live process works for the hub on a round; None where no process ever took the lease.
+
+    Args:
+        ws: any workspace that may read the ledger.
+        number: of the round.
+    """
+    found = find_record(ws.store, hub_lease_key(), HubLease)
+    if found is None:
+        return None
+    sign = _last_sign(ws)
+    return found.round == number and sign is not None and age_s(sign, ws.store.now()) < LEASE_S
+
+
 def _await_end(ws: Workspace, sleep: Callable[[float], None]) -> None:
     """Return when no live process holds the lease.
 

@@ -11,6 +11,7 @@ from tasks.answers import find_answer
 from tasks.awaiting import GRACE_S, Waiting, patience_s
 from tasks.contact import Contact, age_s
 from tasks.durations import ANSWER, written
+from tasks.hub_lease import works_on
 from tasks.ledger import (
     candidates_key,
     close_key,
@@ -109,6 +110,7 @@ def round_standing(ws: Workspace, number: int) -> RoundStanding:
         find_record(ws.store, merge_key(number), MergeRecord),
         find_record(ws.store, close_key(number), Close),
         find_record(ws.store, waiting_key(number), Waiting),
+        works_on(ws, number),
     )
     files = {m.site: written(ws.store, site_round_prefix(m.site, number)) for m in plan.members}
     contacts = {
@@ -127,6 +129,7 @@ class _Hub:
     merge: MergeRecord | None
     close: Close | None
     waiting: Waiting | None
+    works: bool | None
 
 
 def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: datetime) -> SiteStanding:
@@ -180,6 +183,11 @@ def _word(
 def _open_word(
     hub: _Hub, files: Mapping[str, Files], contacts: Mapping[str, Contact | None], now: datetime
 ) -> tuple[Word, str]:
+    if hub.works is False:
+        return (
+            "failed",
+            "the hub stopped before its end; the next run continues it, or `cardiofed round retry`",
+        )
     if hub.waiting is None:
         return "working", "the hub has not asked the sites yet"
     phase = hub.waiting.phase

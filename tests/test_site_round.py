@@ -293,3 +293,17 @@ def test_no_round_closes_without_a_required_site(
     train_site(ws, 1, SITE)
     close = finish_round(ws, 1)
     assert SITE in close.participants
+
+
+def test_a_round_whose_hub_was_killed_is_not_waited_for_by_whoever_reads_its_status(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_round(ws, 1)
+    with hold_lease(ws, 1):
+        assert round_standing(ws, 1).word == "working"
+    standing = round_standing(ws, 1)
+    assert (standing.word, "cardiofed round retry" in standing.detail) == ("failed", True)
+    put_record(ws.store, hub_lease_key(), HubLease(holder="killed", round=1))
+    assert round_standing(ws, 1).word == "working"
+    monkeypatch.setattr("tasks.hub_lease.LEASE_S", 0.0)
+    assert round_standing(ws, 1).word == "failed"
