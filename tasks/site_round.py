@@ -45,6 +45,9 @@ from tasks.workspace import Workspace
 Duty = Literal["train", "rate", "judge", "adapt"]
 Next = Duty | Literal["wait", "over"]
 
+POLL_MAX_S = 15.0
+"""The longest pause between two looks."""
+
 Verb = Callable[[Workspace, int, str], object]
 VERBS: Mapping[Duty, Verb] = {
     "train": train_site,
@@ -66,13 +69,14 @@ def current_round(ws: Workspace) -> int:
     return found.round
 
 
-def next_duty(ws: Workspace, number: int, site: str) -> Next:
+def next_duty(ws: Workspace, number: int, site: str, plan: Plan | None = None) -> Next:
     """What the site owes the round.
 
     Args:
         ws: the site's workspace.
         number: of the round.
         site: whose duty.
+        plan: of the round, which never changes; read from the ledger when left out.
 
     Returns:
         A duty; ``wait`` when the hub or other sites come first; ``over`` when nothing is left to do.
@@ -80,7 +84,7 @@ def next_duty(ws: Workspace, number: int, site: str) -> Next:
     Raises:
         RoundError: the round is not open, or the site is not invited.
     """
-    plan = _plan(ws, number)
+    plan = plan or _read_plan(ws, number)
     plan.member(site)
     if current_round(ws) > number:
         return "over"  # what it missed waits in the next round's plan
@@ -119,7 +123,7 @@ def take_part(
         patience_s: how long to wait for the hub and the others in one go; 0 leaves at once when there is nothing to do.
         verbs: how duties are done.
         every_s: how often the site comes by itself; 0 when the hub calls it.
-        poll_s: between looks into the ledger.
+        poll_s: between looks into the ledger, at first; a look costs bytes, so they become rarer in a long wait.
         sleep: takes seconds.
 
     Returns:
@@ -129,12 +133,13 @@ def take_part(
         RoundError: the round is not open, the site is not invited, or a duty failed.
         StoreError: the store does not answer.
     """
-    if next_duty(ws, number, site) == "over":
+    plan = _read_plan(ws, number)
+    if next_duty(ws, number, site, plan) == "over":
         return ()
     done: list[Duty] = []
     waited = 0.0
     with keep_contact(ws, number, site, every_s) as line:
-        while (duty := next_duty(ws, number, site)) != "over":
+        while (duty := next_duty(ws, number, site, plan)) != "over":
             if duty != "wait":
                 line.say(duty)
                 before = count_events(ws.site_home(site), "train")
@@ -145,12 +150,13 @@ def take_part(
             elif waited >= patience_s:
                 break
             else:
-                sleep(poll_s)
-                waited += poll_s
+                pause = min(max(poll_s, waited / 10), POLL_MAX_S)
+                sleep(pause)
+                waited += pause
     return tuple(done)
 
 
-def _plan(ws: Workspace, number: int) -> Plan:
+def _read_plan(ws: Workspace, number: int) -> Plan:
     try:
         return get_record(ws.store, plan_key(number), Plan)
     except ObjectMissingError as error:
