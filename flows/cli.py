@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.bench import bench
+from flows.doctor_cli import doctor
 from flows.hub_cli import hub_app
 from flows.live_cli import add_live
 from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, synthetic
@@ -31,6 +32,7 @@ app.add_typer(hub_app, name="hub")
 app.add_typer(round_app, name="round")
 app.add_typer(site_app, name="site")
 add_live(app)
+app.command()(doctor)
 console = Console()
 
 

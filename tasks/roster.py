@@ -17,6 +17,7 @@ from tasks.ledger import (
     roster_key,
 )
 from tasks.records import Base, FederationRecord, Plan, Record
+from tasks.versions_in_use import tell_versions
 from tasks.workspace import Workspace
 
 
@@ -75,7 +76,7 @@ def gather(ws: Workspace, base: Base) -> FederationRecord:
         base: record of the base, whose file lies in ``ws.base_home``.
 
     Returns:
-        The record, written to the ledger when it changed.
+        The record, written to the ledger when it changed; so are the versions of the hub's software.
 
     Raises:
         RoundError: fewer hospitals than the quorum have joined, or the store holds another federation.
@@ -97,6 +98,7 @@ def gather(ws: Workspace, base: Base) -> FederationRecord:
     record = FederationRecord(base=base, members=members_of(joined, ws.params))
     if find_record(store, FEDERATION, FederationRecord) != record:
         put_record(store, FEDERATION, record)
+    tell_versions(store)
     return record
 
 
