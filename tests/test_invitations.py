@@ -1,0 +1,105 @@
+"""A hospital that is invited joins with its file alone, takes part by cron, and can be let go."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from doctor_files import Federation, federation
+from federation_files import write_hospitals
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.invitations import dismiss_site, invite_site, user_by_hand, write_invitation
+from infra.s3_users import S3User
+from model.errors import ConfigError, StoreDeniedError
+from tasks.cases import SiteCard
+from tasks.homes import enter_home, read_home, read_invitation
+from tasks.join import join
+from tasks.ledger import card_key, get_record, update_key
+from tasks.open import open_round
+from tasks.records import Update
+from tasks.roster import read_roster
+
+__all__ = ["federation"]
+
+NEW = "seaview"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """One hospital's data set."""
+    return sorted(path for path in write_hospitals(tmp_path / "data").iterdir() if path.is_dir())[0]
+
+
+def test_an_invitation_is_all_that_a_hospital_needs_to_join(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "invitation"
+    write_invitation(invite_site(federation.hub, NEW), file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    join(tmp_path / NEW, read_invitation(file), data, "acdc")
+    assert get_record(federation.store, card_key(NEW), SiteCard).site == NEW
+    assert NEW in [member.site for member in open_round(federation.gather(), 1).members]
+
+
+def test_a_hospital_without_prefect_takes_part_by_cron_with_the_store_alone(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    join(tmp_path / NEW, invite_site(federation.hub, NEW), data, "acdc")
+    open_round(federation.gather(), 1)
+    done = CliRunner().invoke(app, ["site", "run", "--home", str(tmp_path / NEW)])
+    assert (done.exit_code, "round 1: train" in done.output) == (0, True), done.output
+    assert get_record(federation.store, update_key(NEW, 1), Update).site == NEW
+    again = CliRunner().invoke(app, ["site", "run", "--home", str(tmp_path / NEW)])
+    assert "nothing to do" in again.output
+
+
+def test_who_is_invited_again_gets_a_new_secret_and_the_old_one_ends(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    first = invite_site(federation.hub, NEW)
+    join(tmp_path / NEW, first, data, "acdc")
+    invite_site(federation.hub, NEW)
+    ws, _ = enter_home(tmp_path / NEW)
+    with pytest.raises(StoreDeniedError):
+        ws.store.put("sites/seaview/card.json", b"{}")
+
+
+def test_who_is_let_go_is_not_invited_to_the_next_round(federation: Federation) -> None:
+    ws = federation.gather()
+    gone, *_ = read_roster(ws).sites
+    dismiss_site(federation.hub, gone)
+    assert gone not in [member.site for member in open_round(federation.gather(), 1).members]
+    with pytest.raises(ConfigError, match="is not invited"):
+        dismiss_site(federation.hub, gone)
+
+
+def test_addresses_may_differ_for_hospitals_and_a_user_may_be_made_by_hand(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = read_home(federation.hub).model_copy(update={"s3_endpoint": "https://store.example.org"})
+    with pytest.raises(ConfigError, match="no user of the store was named"):
+        user_by_hand()
+    monkeypatch.setenv("SITE_ACCESS_KEY", "made")
+    monkeypatch.setenv("SITE_SECRET_KEY", "by hand")
+    told = invite_site(federation.hub, NEW, outside, user_by_hand())
+    assert (told.home.name, told.home.s3_endpoint) == (NEW, "https://store.example.org")
+    assert user_by_hand() == S3User("made", "by hand")
+    assert told.access_key == "made"
+
+
+def test_a_file_is_never_overwritten_by_an_invitation(federation: Federation, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(ConfigError, match="there is a file already"):
+        write_invitation(invite_site(federation.hub, NEW), tmp_path / "there")
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_a_name_that_cannot_stand_in_a_key_is_refused_before_anything_is_made(federation: Federation) -> None:
+    ws, _ = enter_home(federation.hub)
+    before = read_roster(ws)
+    with pytest.raises(ConfigError, match="cannot be used in a key"):
+        invite_site(federation.hub, "../up")
+    assert read_roster(ws) == before
