@@ -22,6 +22,7 @@ from tasks.ledger import (
     site_round_prefix,
     waiting_key,
 )
+from tasks.outage import ride_out
 from tasks.records import Plan, Record
 from tasks.workspace import Workspace
 
@@ -82,14 +83,14 @@ def await_sites(
         Who answered and who did not, and why.
 
     Raises:
-        StoreError: the store does not answer.
+        StoreError: the store does not answer, for longer than :func:`~tasks.outage.ride_out` bears.
     """
     plan = get_record(ws.store, plan_key(number), Plan)
     began = ws.store.now()
     until = {site: began + timedelta(seconds=s) for site, s in _deadlines(ws, plan, phase, sites).items()}
     put_record(ws.store, waiting_key(number), Waiting(round=number, phase=phase, until=until))
     while True:
-        outlook = look(ws, number, phase, until, began)
+        outlook = ride_out(lambda: look(ws, number, phase, until, began), sleep)
         if not outlook.due:
             return outlook
         sleep(POLL_S)

@@ -25,6 +25,7 @@ from tasks.ledger import (
     update_key,
     verdict_key,
 )
+from tasks.outage import ride_out
 from tasks.quorum import lacks_updates
 from tasks.rate import rate_candidates
 from tasks.records import (
@@ -139,7 +140,7 @@ def take_part(
     done: list[Duty] = []
     waited = 0.0
     with keep_contact(ws, number, site, every_s) as line:
-        while (duty := next_duty(ws, number, site, plan)) != "over":
+        while (duty := ride_out(lambda: next_duty(ws, number, site, plan), sleep)) != "over":
             if duty != "wait":
                 line.say(duty)
                 before = count_events(ws.site_home(site), "train")

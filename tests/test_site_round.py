@@ -26,6 +26,7 @@ from tasks.ledger import (
     get_record,
     hub_lease_key,
     put_record,
+    ratings_key,
     update_key,
     waiting_key,
 )
@@ -34,9 +35,10 @@ from tasks.next_round import end_round, next_round
 from tasks.open import open_round
 from tasks.rate import rate_candidates
 from tasks.records import Close, Evaluation
-from tasks.settings import Environment
+from tasks.settings import Environment, load_environment
 from tasks.site_round import VERBS, current_round, next_duty, take_part
 from tasks.standing import round_standing
+from tasks.store import Store
 from tasks.train import train_site
 from tasks.workspace import Workspace
 
@@ -307,3 +309,24 @@ def test_a_round_whose_hub_was_killed_is_not_waited_for_by_whoever_reads_its_sta
     assert round_standing(ws, 1).word == "working"
     monkeypatch.setattr("tasks.hub_lease.LEASE_S", 0.0)
     assert round_standing(ws, 1).word == "failed"
+
+
+def test_hub_and_hospital_that_wait_ride_out_a_store_that_is_away(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.contact.RENEWAL_S", 3600.0)
+    trained(ws)
+    port = "http://127.0.0.1:9"
+    away = Store(load_environment().model_copy(update={"s3_endpoint": port}))
+    here = ws.store
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        vars(ws)["store"] = away if len(naps) == 1 else here
+        if len(naps) == 3:
+            admit_updates(ws, 1)
+
+    take_part(ws, 1, SITE, patience_s=5, sleep=nap)
+    assert naps[:3] == [2.0, 5.0, 2.0]
+    assert ws.store.exists(ratings_key(SITE, 1))
