@@ -20,6 +20,7 @@ from tasks.ledger import (
     find_record,
     get_record,
     merge_key,
+    merged_key,
     plan_key,
     ratings_key,
     update_key,
@@ -33,7 +34,6 @@ from tasks.records import (
     Close,
     Current,
     Evaluation,
-    MergeRecord,
     Plan,
     Ratings,
     Update,
@@ -92,15 +92,14 @@ def next_duty(ws: Workspace, number: int, site: str, plan: Plan | None = None) -
     close = find_record(ws.store, close_key(number), Close)
     if close is not None and close.outcome != "failed":
         return "over" if _has_adapted(ws, plan, close, site) else "adapt"
-    candidates = find_record(ws.store, candidates_key(number), Candidates)
     if find_answer(ws.store, update_key(site, number), Update) is None:
+        candidates = find_record(ws.store, candidates_key(number), Candidates)
         return "train" if candidates is None or lacks_updates(plan, candidates) else "wait"
-    if candidates is None:
+    if not ws.store.exists(candidates_key(number)):
         return "wait"
     if plan.params.merge.mode != "average" and not _has_rated(ws, number, site):
         return "rate"
-    merge = find_record(ws.store, merge_key(number), MergeRecord)
-    if merge is not None and not _has_judged(ws, number, site, merge):
+    if ws.store.exists(merge_key(number)) and not _has_judged(ws, number, site):
         return "judge"
     return "wait"
 
@@ -170,9 +169,10 @@ def _has_rated(ws: Workspace, number: int, site: str) -> bool:
     return ratings is not None and ratings.candidates_sha256 == ws.store.sha256_of(candidates_key(number))
 
 
-def _has_judged(ws: Workspace, number: int, site: str, merge: MergeRecord) -> bool:
+def _has_judged(ws: Workspace, number: int, site: str) -> bool:
+    """By the hash that the store tells of the step; its record grows with the number of sites."""
     verdict = find_answer(ws.store, verdict_key(site, number), Verdict)
-    return verdict is not None and verdict.merged_sha256 == merge.merged_sha256
+    return verdict is not None and verdict.merged_sha256 == ws.store.sha256_of(merged_key(number))
 
 
 def _has_adapted(ws: Workspace, plan: Plan, close: Close, site: str) -> bool:
