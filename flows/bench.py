@@ -1,7 +1,10 @@
-"""``cardiofed bench``: what a training step costs, and what the merge of very many sites costs."""
+"""``cardiofed bench``: what a training step, a merge of very many sites, a thin link and a round of many sites cost."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +19,9 @@ from tasks.settings import load_params
 if TYPE_CHECKING:
     from tasks.bench_merge import MergeBench
     from tasks.bench_steps import Spread, StepsBench
+    from tasks.settings import Environment
 
-bench = typer.Typer(no_args_is_help=True, help="What a step and a merge cost on this machine.")
+bench = typer.Typer(no_args_is_help=True, help="What steps, merges, links and rounds cost on this machine.")
 console = Console()
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting, e.g. lora.rank_max=8.")]
@@ -59,6 +63,49 @@ def merge(
     _write(out, asdict(result) | {"met": result.met})
     console.print(merge_table(result))
     console.print(merge_verdict(result), soft_wrap=True, highlight=False)
+
+
+@bench.command()
+def link(out: Out = Path("runs/bench/link.json"), overrides: Set = None) -> None:
+    """What a round costs a site on a link of 256 kbit/s and 300 ms, and on one of 10 Mbit/s and 30 ms."""
+    params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from flows.bench_tables import link_table
+    from flows.compute import one_thread_each
+    from infra.thin_link import THIN, USUAL, ThinLink
+    from tasks.bench_link import Line, bench_link
+
+    one_thread_each()
+    with (
+        _store() as (root, env),
+        ThinLink(env.s3_endpoint, THIN) as thin,
+        ThinLink(env.s3_endpoint, USUAL) as usual,
+    ):
+        named = {"256 kbit/s, 300 ms": thin, "10 Mbit/s, 30 ms": usual}
+        lines = [Line(name, link.environment(env), link.carried) for name, link in named.items()]
+        costs = bench_link(params, root, env, lines)
+    _write(out, {"costs": [asdict(cost) for cost in costs]})
+    print(link_table(costs))
+
+
+@bench.command()
+def scale(
+    sites: Annotated[
+        int, typer.Option(min=4, help="Most sites; a quarter as many come before, down to 4.")
+    ] = 64,
+    out: Out = Path("runs/bench/scale.json"),
+    overrides: Set = None,
+) -> None:
+    """What a round costs the hub per site, with networks so small that only the protocol counts."""
+    params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from flows.bench_tables import scale_table
+    from flows.compute import one_thread_each
+    from tasks.bench_scale import bench_scale, site_counts
+
+    one_thread_each()
+    with _store() as (root, env):
+        result = bench_scale(params, root, env, site_counts(sites))
+    _write(out, asdict(result))
+    print(scale_table(result))
 
 
 def phase_table(result: StepsBench) -> Table:
@@ -147,3 +194,17 @@ def _mb(n_bytes: int) -> str:
 def _write(out: Path, tree: dict[str, Any]) -> None:
     write_atomic(out, json_bytes(tree))
     console.print(f"wrote {out}", soft_wrap=True)
+
+
+@contextmanager
+def _store() -> Iterator[tuple[Path, Environment]]:
+    """A store of one's own and an empty folder, both gone at the end."""
+    from infra.process import stop
+    from infra.s3_server import start_s3
+
+    with tempfile.TemporaryDirectory(prefix="cardiofed-bench-") as folder:
+        server = start_s3(Path(folder) / "store")
+        try:
+            yield Path(folder), server.environment()
+        finally:
+            stop(server.pid_file)

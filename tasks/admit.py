@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from model.assign import assign_raters
@@ -63,13 +64,16 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
     passports: dict[str, Update] = {}
     quarantined: list[Refusal] = []
     missing: list[str] = []
+    shapes = _shapes(plan)
     for member in plan.members:
         answered = bank.choose(member.site)
         if answered is None:
             missing.append(member.site)
             continue
         try:
-            passports[member.site], payloads[member.site] = _admissible(ws, plan, answered, member.site)
+            passports[member.site], payloads[member.site] = _admissible(
+                ws, plan, answered, member.site, shapes
+            )
         except PackageError as e:
             reason = e.what if answered == now else f"its update of round {answered.plan.round}: {e.what}"
             quarantined.append(Refusal(site=member.site, reason=reason[:REASON_LETTERS]))
@@ -101,9 +105,10 @@ def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, 
     are told apart by a count.
     """
     ids: dict[str, str] = {}
+    twins: Counter[str] = Counter()
     for site, sha256 in sorted(sha256_by_site.items()):
-        twins = sum(other == sha256 for known, other in sha256_by_site.items() if known < site)
-        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins}".encode()).hexdigest()[:16]
+        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins[sha256]}".encode()).hexdigest()[:16]
+        twins[sha256] += 1
     return ids
 
 
@@ -152,7 +157,13 @@ def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
         ws.store.put(key, ws.store.get(sent[sha256], sha256))
 
 
-def _admissible(ws: Workspace, plan: Plan, answered: Opened, site: str) -> tuple[Update, bytes]:
+def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    return {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
+
+
+def _admissible(
+    ws: Workspace, plan: Plan, answered: Opened, site: str, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Update, bytes]:
     """A site's passport and payload after every check: of the round it answers, and in size and shapes of this one.
 
     A store that does not answer says nothing about the update, so its errors pass.
@@ -165,7 +176,6 @@ def _admissible(ws: Workspace, plan: Plan, answered: Opened, site: str) -> tuple
         data = ws.store.get(adapter_key(site, number), update.adapter_sha256, limit)
     except (IntegrityError, ObjectMissingError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
-    shapes = {k: tuple(v.shape) for k, v in build_net(plan.base.architecture.channels).state_dict().items()}
     check_fit(unpack_adapter(data), shapes, plan.params.merge.rank_max)
     return update, data
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Literal
 
 from tasks.answers import find_answer
@@ -131,19 +132,28 @@ class _Hub:
     waiting: Waiting | None
     works: bool | None
 
+    @cached_property
+    def merged(self) -> set[str]:
+        return {r.site for r in self.merge.receipts} if self.merge else set()
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        return {q.site: q.reason for q in self.candidates.quarantined} if self.candidates else {}
+
+    @cached_property
+    def absent(self) -> set[str]:
+        return {*self.candidates.missing, *self.refused} if self.candidates else set()
+
 
 def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: datetime) -> SiteStanding:
-    merged = {r.site for r in hub.merge.receipts} if hub.merge else set()
-    refused = {q.site: q.reason for q in hub.candidates.quarantined} if hub.candidates else {}
-    absent = {*hub.candidates.missing, *refused} if hub.candidates else {site}
     reached = {
         "invited": True,
         "started": contact is not None or "update.json" in files,
         "trained": "update.json" in files or (contact is not None and contact.trainings > 0),
         "uploaded": "update.json" in files,
-        "admitted": site not in absent,
+        "admitted": hub.candidates is not None and site not in hub.absent,
         "rated": "ratings.json" in files,
-        "merged": site in merged,
+        "merged": site in hub.merged,
         "judged": "verdict.json" in files,
         "adapted": "evaluation.json" in files,
     }
@@ -155,7 +165,7 @@ def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: date
         trainings=contact.trainings if contact else 0,
         sent_bytes=contact.sent_bytes if contact else 0,
         received_bytes=contact.received_bytes if contact else 0,
-        note=_note(contact, refused.get(site)),
+        note=_note(contact, hub.refused.get(site)),
     )
 
 

@@ -25,6 +25,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
     SSLError,
 )
+from urllib3.exceptions import HTTPError as BrokenAnswerError
 
 from model.errors import (
     ConfigError,
@@ -39,10 +40,13 @@ from tasks.files import sha256_bytes
 from tasks.settings import Environment
 
 _MIB = 1 << 20
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 4096  # the most that a break takes from a download
 _PAGE_KEYS = 1000
 _READ_S, _PROBE_READ_S = 60, 6  # seconds without a byte
-_STALLS_MAX = 3  # breaks in a row without one new byte before a download is given up
+_CONNECT_S, _PROBE_CONNECT_S = 20, 5  # also the most for every 128 KiB that are sent
+_ATTEMPTS, _PROBE_ATTEMPTS = 3, 2  # with growing pauses
+_BREAKS_MAX = 4  # of all attempts together before a request is given up, though the store answers in between
+_STALLS_MAX = 5  # breaks in a row without one new byte before a download is given up
 _TRANSFER = TransferConfig(multipart_threshold=8 * _MIB, multipart_chunksize=8 * _MIB, max_concurrency=2)
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _DENIED = {
@@ -54,7 +58,12 @@ _DENIED = {
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
-_BROKEN = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
+_BROKEN = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError, BrokenAnswerError)
+_FAULTS = (
+    ClientError,
+    BotoCoreError,
+    BrokenAnswerError,
+)  # botocore lets the last pass where a refusal breaks off
 
 T = TypeVar("T")
 
@@ -74,7 +83,8 @@ class Store:
     """One bucket of an S3-compatible store; safe to share between threads.
 
     A first request with short time-outs asks whether anybody answers, so that a dead endpoint is reported
-    in about ten seconds while a slow one may take a minute per answer.
+    in about ten seconds while a slow one may take a minute per answer. So does one after a link that broke in
+    every attempt: while it is answered, the request is made again, a bounded number of times.
 
     Args:
         env: where the store is, and who we are there.
@@ -86,8 +96,8 @@ class Store:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._region = env.s3_region
-        self._client: Any = _client(env, attempts=3, read_timeout_s=_READ_S)
-        self._probe: Any = _client(env, attempts=2, read_timeout_s=_PROBE_READ_S)
+        self._client: Any = _client(env, _ATTEMPTS, _CONNECT_S, _READ_S)
+        self._probe: Any = _client(env, _PROBE_ATTEMPTS, _PROBE_CONNECT_S, _PROBE_READ_S)
         self._answered = False
         self._lock = threading.Lock()
 
@@ -140,13 +150,9 @@ class Store:
             StoreUnreachableError: nobody answers, or the link keeps breaking.
             StoreDeniedError: these credentials may not read this key.
         """
-        head = self._head(key)
-        size, announced = int(head["ContentLength"]), _announced(head)
-        if max_bytes is not None and size > max_bytes:
-            what = f"object has {size} bytes, at most {max_bytes} are accepted"
-            raise PackageError(what, self._where(key), "ask its writer for a smaller one, or raise the limit")
-        data = self._download(key, size, head["ETag"])
-        self._check(key, sha256_bytes(data), announced, sha256)
+        head: dict[str, Any] = {}
+        data = self._download(key, head, max_bytes)
+        self._check(key, sha256_bytes(data), _announced(head), sha256)
         return data
 
     def exists(self, key: str) -> bool:
@@ -211,27 +217,35 @@ class Store:
         found: dict[str, Any] = self._ask(key, lambda: self._client.head_object(Bucket=self.bucket, Key=key))
         return found
 
-    def _download(self, key: str, size: int, etag: str) -> bytes:
+    def _download(self, key: str, head: dict[str, Any], max_bytes: int | None) -> bytes:
+        """One request unless the link breaks; its answer but for the body comes to stand in ``head``."""
         data, stalls = bytearray(), 0
-        while len(data) < size:
-            before = len(data)
+        while not head or len(data) < head["ContentLength"]:
+            before, breaks_max = len(data), 1 if head else _BREAKS_MAX
             try:
-                self._ask(key, lambda: self._append(key, data, size, etag))
+                self._ask(key, lambda: self._append(key, data, head, max_bytes), breaks_max)
             except StoreUnreachableError:
                 stalls = 0 if len(data) > before else stalls + 1
-                if stalls == _STALLS_MAX:
+                if not head or stalls == _STALLS_MAX:
                     raise
         return bytes(data)
 
-    def _append(self, key: str, data: bytearray, size: int, etag: str) -> None:
+    def _append(self, key: str, data: bytearray, head: dict[str, Any], max_bytes: int | None) -> None:
         """Read on from where ``data`` ends; what arrived before a break stays in ``data``."""
-        options = {"Range": f"bytes={len(data)}-{size - 1}", "IfMatch": etag}
-        body = self._client.get_object(Bucket=self.bucket, Key=key, **options)["Body"]
+        onward = {"Range": f"bytes={len(data)}-", "IfMatch": head["ETag"]} if head else {}
+        answer = self._client.get_object(Bucket=self.bucket, Key=key, **onward)
+        body = answer.pop("Body")
         try:
-            while len(data) < size:
-                chunk = body.read(min(_CHUNK_BYTES, size - len(data)))
+            if not head:
+                head |= answer
+            if max_bytes is not None and head["ContentLength"] > max_bytes:
+                what = f"object has {head['ContentLength']} bytes, at most {max_bytes} are accepted"
+                mend = "ask its writer for a smaller one, or raise the limit"
+                raise PackageError(what, self._where(key), mend)
+            while (left := head["ContentLength"] - len(data)) > 0:
+                chunk = body.read(min(_CHUNK_BYTES, left))
                 if not chunk:
-                    raise IncompleteReadError(actual_bytes=len(data), expected_bytes=size)
+                    raise IncompleteReadError(actual_bytes=len(data), expected_bytes=head["ContentLength"])
                 data += chunk
                 self._count(received=len(chunk))
         finally:
@@ -248,13 +262,20 @@ class Store:
                 "object announces no sha256, so nothing vouches for it", self._where(key), mend
             )
 
-    def _ask(self, key: str, request: Callable[[], T]) -> T:
-        try:
-            if not self._answered:
-                self._await_any_answer()
-            return request()
-        except (ClientError, BotoCoreError) as error:
-            raise self._translated(error, key) from error
+    def _ask(self, key: str, request: Callable[[], T], breaks_max: int = _BREAKS_MAX) -> T:
+        breaks = 0
+        while True:
+            reached = False
+            try:
+                if not self._answered:
+                    self._await_any_answer()
+                reached = True
+                return request()
+            except _FAULTS as error:
+                breaks += 1
+                translated = self._translated(error, key)
+                if not (reached and isinstance(error, _BROKEN)) or breaks == breaks_max:
+                    raise translated from error
 
     def _await_any_answer(self) -> None:
         """Any HTTP answer will do, a refusal included; silence raises within about ten seconds."""
@@ -265,7 +286,7 @@ class Store:
                 raise
         self._answered = True
 
-    def _translated(self, error: ClientError | BotoCoreError, key: str) -> StoreError:
+    def _translated(self, error: Exception, key: str) -> StoreError:
         where = self._where(key)
         if isinstance(error, ClientError):
             return _answer_error(error, where)
@@ -293,9 +314,9 @@ def _announced(head: dict[str, Any]) -> str | None:
     return about.get("sha256") or None
 
 
-def _client(env: Environment, attempts: int, read_timeout_s: int) -> Any:
+def _client(env: Environment, attempts: int, connect_timeout_s: int, read_timeout_s: int) -> Any:
     config = Config(
-        connect_timeout=5,
+        connect_timeout=connect_timeout_s,
         read_timeout=read_timeout_s,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=16,

@@ -1,0 +1,52 @@
+"""The tables of ``cardiofed bench link`` and ``scale``, in markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.bench_link import StepCost, whole_round
+from tasks.bench_scale import PHASES, RECORDS, PhaseCost, ScaleBench, in_all
+
+
+def link_table(costs: Sequence[StepCost]) -> str:
+    """A row per link and step, and one for all steps of a round together."""
+    heads = ("link", "step", "requests", "payload up, kB", "down", "on the link up, kB", "down", "seconds")
+    rows = []
+    for link in dict.fromkeys(cost.link for cost in costs):
+        for c in (*(c for c in costs if c.link == link), whole_round(costs, link)):
+            sizes = map(_kb, (c.sent_bytes, c.received_bytes, c.up_bytes, c.down_bytes))
+            rows.append((c.link, c.step, str(c.requests), *sizes, f"{c.seconds:.1f}"))
+    return _table(heads, rows)
+
+
+def scale_table(result: ScaleBench) -> str:
+    """What each phase took per site, for all numbers of sites side by side; then what every site reads."""
+    counts = tuple(result.records_bytes)
+    by_phase = [[c for c in result.costs if c.phase == phase] for phase in PHASES]
+    by_phase.append([in_all(result, n) for n in counts])
+    heads = (f"per site, of {_side_by_side(counts)} sites", "wall, ms", "CPU, ms", "memory, kB", "requests")
+    costs = _table(heads, [(row[0].phase, *_per_site(row)) for row in by_phase])
+    sizes = [(name, *(_kb(result.records_bytes[n][name]) for n in counts)) for name in RECORDS]
+    return f"{costs}\n\n{_table(('record, kB', *(f'{n} sites' for n in counts)), sizes)}"
+
+
+def _per_site(costs: Sequence[PhaseCost]) -> tuple[str, ...]:
+    return (
+        _side_by_side([f"{1e3 * c.seconds / c.sites:.0f}" for c in costs]),
+        _side_by_side([f"{1e3 * c.cpu_s / c.sites:.0f}" for c in costs]),
+        _side_by_side([f"{c.peak_bytes / 1e3 / c.sites:.0f}" for c in costs]),
+        _side_by_side([f"{c.calls / c.sites:.1f}" for c in costs]),
+    )
+
+
+def _side_by_side(values: Sequence[object]) -> str:
+    return " / ".join(map(str, values))
+
+
+def _kb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e3:.1f}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in heads[1:])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *rows))
