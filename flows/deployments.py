@@ -80,7 +80,6 @@ def _deploy(client: SyncPrefectClient, entry: dict[str, Any]) -> None:
         client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=1))
     module, _, name = entry["entrypoint"].rpartition(".")
     flow: Flow[..., Any] = getattr(import_module(module), name)
-    limit = entry["concurrency_limit"]
     client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=entry["name"],
@@ -88,11 +87,18 @@ def _deploy(client: SyncPrefectClient, entry: dict[str, Any]) -> None:
         entrypoint=entry["entrypoint"],
         work_pool_name=pool,
         schedules=[_schedule(s) for s in entry["schedules"]],
-        concurrency_limit=limit["limit"],
-        concurrency_options=ConcurrencyOptions(collision_strategy=limit["collision_strategy"]),
+        **_limit(entry.get("concurrency_limit")),
         parameter_openapi_schema=parameter_schema(flow).model_dump(),
         enforce_parameter_schema=True,
     )
+
+
+def _limit(entry: dict[str, Any] | None) -> dict[str, Any]:
+    """A limit makes a run hold a lease, and Prefect ends a run that cannot renew it, whatever it is doing."""
+    if entry is None:
+        return {}
+    options = ConcurrencyOptions(collision_strategy=entry["collision_strategy"])
+    return {"concurrency_limit": entry["limit"], "concurrency_options": options}
 
 
 def _schedule(entry: dict[str, Any]) -> DeploymentScheduleCreate:

@@ -12,6 +12,7 @@ from pydantic import Field
 from flows import phases
 from flows.compute import one_thread_each
 from flows.only_one import only_one
+from model.errors import CardiofedError
 from tasks.homes import this_home
 from tasks.privacy import keep_errors
 from tasks.site_round import Verb, next_duty, take_part
@@ -45,9 +46,14 @@ def site_round(round: Round, patience_s: Patience = 3600) -> State[Any]:
     one_thread_each()
     ws, home = this_home()
     keep_errors(ws.root)
-    with only_one(ws.root):
-        done = take_part(ws, round, home.name, float(patience_s), VERBS)
-        left = next_duty(ws, round, home.name)
+    try:
+        with only_one(ws.root):
+            done = take_part(ws, round, home.name, float(patience_s), VERBS)
+            left = next_duty(ws, round, home.name)
+    except CardiofedError as error:
+        return Failed(
+            message=str(error)
+        )  # an exception that is raised is kept as a pickle, and the hub told where
     if left != "over":
         said = f"the hub has not gone on for {patience_s} s; retry this run when it works again"
         return Failed(message=said)

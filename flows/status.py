@@ -22,17 +22,16 @@ def status_table(standing: RoundStanding) -> Table:
     """A round for the terminal: a row per site, a mark per step; fits 80 columns."""
     style = _STYLE.get(standing.word, "red")
     title = f"round {standing.number}: [bold {style}]{standing.word}[/]"
-    steps = f"steps: {', '.join(STEPS)}"
-    caption = f"{standing.detail}\n{steps}" if standing.detail else steps
+    notes = [f"{site.site}: {site.note}" for site in standing.sites if site.note]
+    caption = "\n".join(filter(None, (standing.detail, *notes, f"steps: {', '.join(STEPS)}")))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
     for name in ("site", "reached", "steps", "doing", "last sign"):
         table.add_column(name, no_wrap=True)
     for name in ("up", "down"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("note", overflow="fold")
     for site in standing.sites:
         marks = "".join("●" if step in site.steps else "·" for step in STEPS)
-        table.add_row(site.site, site.steps[-1], marks, *_told(site), site.note)
+        table.add_row(site.site, site.steps[-1], marks, *_told(site))
     return table
 
 

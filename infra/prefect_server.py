@@ -14,6 +14,12 @@ from infra.process import PID_FILE, Service, child_environment, serve
 
 _PATIENCE_S = 120.0
 
+# Whoever holds SQLite's one write lock may need a second connection; others must not wait for the lock on the last one.
+_SQLITE = {
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "64",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "64",
+}
+
 
 @dataclass(frozen=True)
 class PrefectServer:
@@ -85,6 +91,7 @@ def _settings(folder: Path, port: int, database_url: str | None) -> dict[str, st
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url
         or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
+        **({} if database_url else _SQLITE),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",  # else the pages look on port 4200
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
