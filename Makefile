@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYDOCLINT := pydoclint==0.12.0
 
-.PHONY: help setup demo test test-slow lint repro study bench constraints clean
+.PHONY: help setup demo test test-slow lint repro study chaos screens bench constraints clean
 
 help:
 	@echo "make demo       a four-site federation on synthetic patients, with report"
@@ -11,6 +11,8 @@ help:
 	@echo "make lint       ruff, mypy strict, import-linter, pydoclint"
 	@echo "make repro      the same pipeline as DVC stages"
 	@echo "make study      methods × scenarios × seeds on ACDC in acdc/ (hours)"
+	@echo "make chaos      kills, outages and damage in a live federation (an hour or more)"
+	@echo "make screens    the pictures of the operations guide (ten minutes, wants chromium)"
 	@echo "make bench      time of a local step, time and memory of a merge of 200 sites"
 	@echo "make clean      delete runs/ and data/"
 
@@ -32,7 +34,7 @@ test: setup
 	$(BIN)/pytest -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -m slow --timeout 1800
+	$(BIN)/pytest -m slow --timeout 1800 --ignore tests/chaos
 
 lint: setup .venv/pydoclint
 	$(BIN)/ruff check .
@@ -56,6 +58,13 @@ study: export PATH := $(CURDIR)/$(BIN):$(PATH)
 study: setup
 	$(BIN)/cardiofed study run
 	$(BIN)/dvc repro study
+
+chaos: export CHAOS_TABLE := docs/results/chaos.md
+chaos: setup
+	$(BIN)/pytest -m slow --timeout 1800 tests/chaos
+
+screens: setup
+	$(BIN)/python docs/screens/take.py
 
 bench: setup
 	$(BIN)/cardiofed bench steps
