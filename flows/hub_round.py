@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from typing import Annotated, Any
 
@@ -31,6 +32,9 @@ from tasks.records import Close
 from tasks.site_round import next_duty
 from tasks.workspace import Workspace
 
+SHOW_S = 30.0
+"""While the hub waits, the artifact of the round's status is renewed this often."""
+
 Round = Annotated[
     int | None,
     Field(ge=1, le=9999, description="Leave empty for the next round, or the open one that has not ended."),
@@ -44,7 +48,7 @@ def federated_round(round: Round = None) -> State[Any]:
     What the ledger holds already is not done again, so Retry and a new run both continue.
 
     Args:
-        round: its number.
+        round: number, 1 to 9999; leave it empty (None) for the open round that has not ended, or else the next one.
 
     Returns:
         The flow's final state; its name says so when the round was rejected, degraded or stepped back.
@@ -99,8 +103,16 @@ def _call(number: int, sites: list[str], attempt: str) -> None:
 
 @task(name="wait", task_run_name="wait for sites to {phase}", cache_policy=NO_CACHE, persist_result=False)
 def _wait(ws: Workspace, number: int, phase: SitePhase, sites: Collection[str]) -> Outlook:
-    publish_status(ws, number)
-    outlook = await_sites(ws, number, phase, sites)
+    shown = -SHOW_S
+
+    def sleep(seconds: float) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= SHOW_S:
+            publish_status(ws, number)
+            shown = time.monotonic()
+        time.sleep(seconds)
+
+    outlook = await_sites(ws, number, phase, sites, sleep)
     said = [f"{len(outlook.answered)} of {len(sites)} sites"]
     said += [f"no sign of life: {', '.join(outlook.dead)}"] * bool(outlook.dead)
     said += [f"too late: {', '.join(outlook.late)}"] * bool(outlook.late)

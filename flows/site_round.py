@@ -37,8 +37,8 @@ def site_round(round: Round, patience_s: Patience = 3600) -> State[Any]:
     What the ledger already holds is not done again. So Retry does only what is missing.
 
     Args:
-        round: its number.
-        patience_s: how long to wait in one go.
+        round: number of the round, as the hub opened it.
+        patience_s: seconds to wait for the hub and the others before giving up; Retry goes on.
 
     Returns:
         Completed with what was done; failed where the hub does not go on.

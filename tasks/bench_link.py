@@ -160,8 +160,9 @@ class _Behind:
         self.does(duty, work)
 
     def fetch_base(self) -> None:
-        plan = get_record(self._ws.store, plan_key(1), Plan)
-        base_weights(self._ws.store, plan.base, self._ws.site_home(self._site))
+        self._plan = get_record(self._ws.store, plan_key(1), Plan)
+        base_weights(self._ws.store, self._plan.base, self._ws.site_home(self._site))
 
     def look(self) -> None:
-        next_duty(self._ws, 1, self._site)
+        """As a site does that waits; it has read the plan before."""
+        next_duty(self._ws, 1, self._site, self._plan)
