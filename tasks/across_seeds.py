@@ -71,7 +71,7 @@ def _require_comparable(roots: Sequence[Path]) -> None:
     seeds = [params.seed for params in settings]
     if (
         len(set(seeds)) < len(seeds)
-        or len({params.model_copy(update={"seed": 0}) for params in settings}) > 1
+        or len({params.model_copy(update={"seed": 0}).model_dump_json() for params in settings}) > 1
     ):
         raise ConfigError(
             f"runs with seeds {seeds} do not differ in their seed alone",
