@@ -75,8 +75,8 @@ def trainings(federation: Federation, number: int) -> dict[str, int]:
     return {site: _done(federation, site)["train", number] for site in SITES}
 
 
-def unheard(federation: Federation, last: int) -> list[str]:
-    """Updates that were sent and never became part of a merge, of all rounds so far."""
+def unheard(federation: Federation, last: int) -> list[tuple[str, int]]:
+    """Site and round of updates that were sent and never became part of a merge, in all rounds so far."""
     sent = {
         (site, number)
         for number in range(1, last + 1)
@@ -86,7 +86,7 @@ def unheard(federation: Federation, last: int) -> list[str]:
     for number in range(1, last + 1):
         for receipt in get_record(federation.store, merge_key(number), MergeRecord).receipts:
             sent.discard((receipt.site, number - receipt.age))
-    return [f"{site}'s update of round {number}" for site, number in sorted(sent)]
+    return sorted(sent)
 
 
 def missing_versions(federation: Federation) -> list[str]:
@@ -96,11 +96,12 @@ def missing_versions(federation: Federation) -> list[str]:
         pointer = _git(federation, "show", f"{tag}:rounds/{tag[-4:]}.dvc")
         md5 = pointer.split("md5: ")[1].split()[0]
         listing = _md5_key(md5)
-        if not _stands(federation.store, listing):
+        if not federation.store.exists(listing):
             missing.append(listing)
             continue
         entries = json.loads(_read(federation.store, listing))
-        missing += [key for e in entries if not _stands(federation.store, key := _md5_key(e["md5"]))]
+        keys = [_md5_key(entry["md5"]) for entry in entries]
+        missing += [key for key in keys if not federation.store.exists(key)]
     return missing
 
 
@@ -135,10 +136,6 @@ def _git(federation: Federation, *arguments: str) -> str:
 
 def _md5_key(md5: str) -> str:
     return f"dvc/files/md5/{md5[:2]}/{md5[2:]}"
-
-
-def _stands(store: Store, key: str) -> bool:
-    return store.exists(key)
 
 
 def _read(store: Store, key: str) -> bytes:

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
 from link import Trap
-from machines import Federation, Machine, clean_environment
+from machines import PROGRAM, Federation, Machine, clean_environment
 from operating import HUB_FLOW
 from table import Table
 from until import until
@@ -23,6 +23,7 @@ from tasks.ledger import adapter_key, update_key
 from tasks.store import Store
 
 MINUTE_S = 60.0
+CLOCK_S = "CHAOS_CLOCK_S"
 _SECOND_HUB = "from flows.hub_round import federated_round; federated_round()"
 
 
@@ -49,10 +50,12 @@ def kill_in_request(
     return machine.link.set_trap(rf"PUT \S*/{request} ", at, spring)
 
 
-def kill_after(table: Table, machine: Machine, kind: str, seconds: float) -> None:
-    """``kill -9`` of what a machine runs, after so many seconds."""
+def kill_training(table: Table, machine: Machine, store: Store, number: int, seconds: float) -> None:
+    """``kill -9`` of what a hospital runs, so many seconds after it said that it trains."""
     time.sleep(seconds)
+    waits = store.exists(update_key(machine.name, number))
     if machine.kill():
+        kind = "kill -9 of a site that waits" if waits else "kill -9 of a site's training"
         table.struck(kind, f"{seconds:.1f} s in")
 
 
@@ -181,20 +184,36 @@ def fill_disk(table: Table, machine: Machine, moment: str) -> Callable[[], None]
     return ballast.unlink
 
 
-def set_clock(table: Table, machine: Machine, library: Path, off_s: int) -> None:
-    """Restart a machine's worker with a clock that is off."""
+def set_clock(table: Table, machine: Machine, clock: Mapping[str, str]) -> None:
+    """Restart a machine's worker with a clock that is off; see :func:`wrong_clock`."""
     machine.stop()
-    machine.start({"LD_PRELOAD": str(library), "CHAOS_CLOCK_S": str(off_s)})
-    table.struck("site's clock off by an hour", "slow" if off_s < 0 else "fast")
+    machine.start(clock)
+    table.struck("site's clock off by an hour", f"{clock[CLOCK_S]} s, a whole round")
 
 
-def build_clock(folder: Path) -> Path | None:
-    """The library that puts a clock off; None without a C compiler."""
+def ask_doctor(machine: Machine, clock: Mapping[str, str]) -> str:
+    """What ``cardiofed doctor`` says on a machine whose clock is off."""
+    command = [PROGRAM, "doctor", "--quick", "--home", str(machine.folder)]
+    done = subprocess.run(
+        command,
+        env=clean_environment() | clock | {"COLUMNS": "200"},
+        cwd=machine.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+def wrong_clock(folder: Path, off_s: int) -> dict[str, str] | None:
+    """Variables that put the clock of a process off; None without a C compiler to build what does it."""
     library, source = folder / "clock.so", Path(__file__).with_name("clock.c")
     if shutil.which("cc") is None:
         return None
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
-    return library
+    return {"LD_PRELOAD": str(library), CLOCK_S: f"{off_s:+d}"}
 
 
 def plain(request: str) -> str:

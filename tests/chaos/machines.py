@@ -32,7 +32,7 @@ from tasks.store import Store
 NAME = "chaos"
 PROGRAM = str(Path(sys.executable).parent / "cardiofed")
 SETTINGS = (
-    "training.steps=240",  # seconds, so that there is something to interrupt
+    "training.steps=400",  # seconds, so that there is something to interrupt
     "federation.rounds=9999",
     f"federation.deadlines={{{', '.join(f'{site}: 900' for site in SITES)}}}",
 )
@@ -149,7 +149,11 @@ class Federation:
             write_hospitals(self.project / "cine")
         folders = {"hub": self.root / "hub"} | {site: self.root / "hospitals" / site for site in SITES}
         self.small_disk = _mount(folders[SMALL_DISK])
-        self.up()
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
         port = remembered_port(self.root / "store")
         assert port is not None
         self.machines = {name: Machine(name, folder, Link(port)) for name, folder in folders.items()}
@@ -197,7 +201,7 @@ class Federation:
         for machine in self.machines.values():
             machine.link.close()
         if self.small_disk:
-            subprocess.run(["umount", "--lazy", str(self.machines[SMALL_DISK].folder)], check=True)
+            subprocess.run(["umount", "--lazy", str(self.root / "hospitals" / SMALL_DISK)], check=True)
 
     def stop_store(self) -> None:
         """End the store in good order."""

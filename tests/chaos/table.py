@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +28,18 @@ class Round:
 
 @dataclass
 class Table:
-    """What the tests of a session report."""
+    """What the tests of a session report.
+
+    Attributes:
+        rounds: in the order in which they ended.
+        lost: updates that were sent and never counted.
+        damaged: likewise, because a fault destroyed their bytes in the store.
+    """
 
     rounds: list[Round] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
     _open: list[Fault] = field(default_factory=list)
 
     def struck(self, kind: str, moment: str) -> None:
@@ -53,16 +62,17 @@ class Table:
                 rounds[fault.kind].add(index)
         struck = sum(bool(entry.faults) for entry in self.rounds)
         presses = sum(entry.presses for entry in self.rounds)
+        minutes = (time.monotonic() - self._began) / 60
         lines = [
             "# Chaos",
             "",
             "Written by `make chaos`. A federation of three hospitals with real store, Prefect server and workers, as",
-            "processes; beside it a twin without faults. Every round below ended as the twin's: outcome, participants,",
-            "receipts, merged step and rest bit for bit, and every hospital's measurements. No hospital did any work",
-            "to the end twice, no run was left running, every object kept its hash.",
+            "processes; beside it a twin that no fault reaches. Every round below ended as the twin's: outcome,",
+            "participants, receipts, merged step and rest bit for bit, and the hospitals' measurements. Nobody did",
+            "any work to the end twice, no run was left under way, nothing in the ledger changed that was written.",
             "",
-            f"**{len(faults)} faults in {struck} rounds** of {len(self.rounds)}; Retry was pressed {presses} times. "
-            f"**Lost: {'; '.join(self.lost) or 'nothing'}.**",
+            f"**{len(faults)} faults in {struck} rounds** of {len(self.rounds)}, in {minutes:.0f} minutes. Retry was "
+            f"pressed {presses} times. **Lost: {'; '.join(self.lost) or 'nothing'}**{self._refused()}.",
             "",
             "| fault | times | rounds | moments |",
             "|---|---:|---:|---|",
@@ -77,3 +87,8 @@ class Table:
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n")
+
+    def _refused(self) -> str:
+        if not self.damaged:
+            return ""
+        return f", but for what faults destroyed in the store, refused by name: {'; '.join(self.damaged)}"
