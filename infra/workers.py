@@ -27,6 +27,7 @@ def worker_environment(folder: Path, api_url: str) -> dict[str, str]:
         **prefect_environment(api_url, own),
         "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_S),
         "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",  # what each phase came to
     }
 
 

@@ -18,6 +18,8 @@ from federation_files import PARAMS_FILE, SETTINGS, SITES, write_hospitals
 from playwright.sync_api import sync_playwright
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
     DeploymentFilter,
     DeploymentFilterName,
     FlowRunFilter,
@@ -27,7 +29,7 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort
 from prefect.states import Scheduled
 
 from flows.calls import round_tag
@@ -99,15 +101,8 @@ class Federation:
     def store(self) -> Store:
         home = read_home(self.root / HUB)
         own = Credentials.model_validate_json((self.root / HUB / "credentials.json").read_bytes())
-        return Store(
-            Environment(
-                s3_endpoint=home.s3_endpoint,
-                s3_access_key=own.access_key,
-                s3_secret_key=own.secret_key,
-                s3_bucket=home.s3_bucket,
-                s3_region=home.s3_region,
-            )
-        )
+        where = home.model_dump(include={"s3_endpoint", "s3_bucket", "s3_region"})
+        return Store(Environment(**where, s3_access_key=own.access_key, s3_secret_key=own.secret_key))
 
     def runs(self, number: int) -> dict[str, FlowRun]:
         """The runs of a round that Prefect knows, by name."""
@@ -141,6 +136,23 @@ class Federation:
     def make_due(self, run_id: UUID) -> None:
         with self.client as client:
             client.set_flow_run_state(run_id, Scheduled(), force=True)
+
+    def await_shown(self, number: int, sentence: str) -> str:
+        """The table of a round's status in the pages, once its sentence says something."""
+        chosen = ArtifactFilter(key=ArtifactFilterKey(any_=[f"status-{number:04d}"]))
+
+        def found() -> str | None:
+            with self.client as client:
+                shown, *_ = client.read_artifacts(artifact_filter=chosen, sort=ArtifactSort.CREATED_DESC)
+            return str(shown.data) if sentence in str(shown.description) else None
+
+        return until(found, f"the status in the pages says '{sentence}'")
+
+    def described_parameters(self) -> dict[str, str]:
+        """Parameter → what the form for a run by hand says of it, for the hub."""
+        with self.client as client:
+            schema = client.read_deployment_by_name(f"federated-round/{HUB}").parameter_openapi_schema
+        return {name: about["description"] for name, about in (schema or {})["properties"].items()}
 
     def said_of(self, run: FlowRun, last: str) -> list[str]:
         """Every text about a run that Prefect keeps: its state's message, and its log once that says ``last``."""

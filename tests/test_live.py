@@ -35,6 +35,7 @@ class Waiting:
     said: list[str]
     kept: list[str]
     status: str
+    shown: str
     phase: str
     trainings: list[tuple[int, int]]
 
@@ -62,6 +63,7 @@ def waiting(live: Federation) -> Waiting:
         said=live.said_of(lame, "Finished in state Failed"),
         kept=live.kept_of(lame),
         status=live.command("status"),
+        shown=live.await_shown(1, f"for {LAME} to train"),
         phase=live.contact(1, LAME).phase,
         trainings=live.trainings(1),
     )
@@ -106,6 +108,12 @@ def retried(live: Federation, failed: FlowRun) -> dict[str, FlowRun]:
     return live.runs(1)
 
 
+@pytest.fixture(scope="module")
+def log(live: Federation, retried: dict[str, FlowRun]) -> list[str]:
+    """All that the hub's run has logged."""
+    return live.said_of(retried[HUB_RUN], "Finished in state Failed")
+
+
 def test_a_round_starts_by_schedule_and_waits_for_a_hospital_that_failed(waiting: Waiting) -> None:
     assert waiting.hub.auto_scheduled and waiting.hub.state_name == "Running"
     assert waiting.lame.state_name == "Failed"
@@ -137,6 +145,14 @@ def test_status_keeps_to_80_columns_with_a_row_per_site(waiting: Waiting) -> Non
     assert not lines[rule + 1 + len(SITES)].strip()
 
 
+def test_the_pages_say_for_whom_the_round_waits_and_why(waiting: Waiting) -> None:
+    assert "failed" in waiting.shown
+
+
+def test_the_form_for_a_round_by_hand_says_what_an_empty_field_means(live: Federation) -> None:
+    assert "empty" in live.described_parameters()["round"]
+
+
 def test_a_second_schedule_is_cancelled_while_a_round_runs(second: FlowRun) -> None:
     assert second.auto_scheduled
     assert second.state_name == "Cancelled"
@@ -165,6 +181,10 @@ def test_a_hub_that_fails_after_the_close_is_retried_in_the_same_round(
     assert (hub.id, hub.run_count, hub.state_name) == (failed.id, 2, "Completed")
     assert hub.state is not None and hub.state.message == close.reason
     assert hub.parameters == {"round": 1}
+
+
+def test_the_log_of_the_hubs_run_tells_what_every_phase_came_to(log: list[str]) -> None:
+    assert any("updates admitted" in line for line in log)
 
 
 def test_no_hospital_trains_twice_and_every_run_of_the_round_completes(
