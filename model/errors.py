@@ -21,7 +21,10 @@ CardiofedError                1
 │   └── ShapeError               unknown layer, wrong shape, wrong dtype, not finite
 ├── RoundError                6  the protocol cannot go on (quorum missed, nothing to merge)
 ├── ServerError               7  an embedded server did not start (port taken, crashed)
-└── DiskError                 8  a file could not be written whole
+├── DiskError                 8  a file could not be written whole
+└── TrustError                9  something is not what its author made, or its author is nobody we know
+    ├── SignatureError           no signature, a wrong one, or one for another place
+    └── KeyFileError             a private key that is missing, open to others, or locked
 """
 
 
@@ -145,3 +148,17 @@ class DiskError(CardiofedError):
     """A file could not be written whole."""
 
     exit_code = 8
+
+
+class TrustError(CardiofedError):
+    """Something is not what its author made, or its author is nobody we know."""
+
+    exit_code = 9
+
+
+class SignatureError(TrustError):
+    """There is no signature, a wrong one, or one that was made for another place."""
+
+
+class KeyFileError(TrustError):
+    """A private key is missing, open to others, locked, or no key at all."""
