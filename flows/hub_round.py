@@ -94,7 +94,14 @@ def _close(ws: Workspace, number: int, sites: Collection[str], mode: str) -> Clo
     return phases.close(ws, number)
 
 
-@task(name="call", task_run_name="call the sites", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="call",
+    task_run_name="call the sites",
+    retries=phases.RETRIES,
+    retry_delay_seconds=phases.RETRY_DELAYS_S,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def _call(number: int, sites: list[str], attempt: str) -> None:
     unreached = call_sites(number, sites, attempt)
     if unreached:
