@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
 
 from model.errors import ConfigError
 from tasks.homes import HUB
@@ -77,7 +78,7 @@ def _filled(tree: Any, site: str) -> Any:
 def _deploy(client: SyncPrefectClient, entry: dict[str, Any]) -> None:
     pool = entry["work_pool"]["name"]
     with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=1))
+        client.create_work_pool(_pool(pool))
     module, _, name = entry["entrypoint"].rpartition(".")
     flow: Flow[..., Any] = getattr(import_module(module), name)
     client.create_deployment(
@@ -91,6 +92,12 @@ def _deploy(client: SyncPrefectClient, entry: dict[str, Any]) -> None:
         parameter_openapi_schema=parameter_schema(flow).model_dump(),
         enforce_parameter_schema=True,
     )
+
+
+def _pool(name: str) -> WorkPoolCreate:
+    """With the template that its worker would else write there while other workers do the same."""
+    template = ProcessWorker.get_default_base_job_template()
+    return WorkPoolCreate(name=name, type="process", concurrency_limit=1, base_job_template=template)
 
 
 def _limit(entry: dict[str, Any] | None) -> dict[str, Any]:

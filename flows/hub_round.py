@@ -25,7 +25,7 @@ from tasks.close import close_failed
 from tasks.durations import SitePhase
 from tasks.homes import this_home
 from tasks.hub_lease import hold_lease
-from tasks.next_round import end_round, is_over, next_round
+from tasks.next_round import end_round, is_over, next_round, refuse_past
 from tasks.pretrain import need_base
 from tasks.privacy import keep_errors
 from tasks.records import Close
@@ -61,6 +61,7 @@ def federated_round(round: Round = None) -> State[Any]:
     if is_over(ws, number):
         return Completed(name="Nothing to do", message=f"round {number} is over")
     with only_one(ws.root), hold_lease(ws, number):
+        refuse_past(ws, number)
         phases.gather(ws, need_base(ws.base_home))
         plan = phases.open_(ws, number)
         sites = [member.site for member in plan.members]
@@ -94,7 +95,14 @@ def _close(ws: Workspace, number: int, sites: Collection[str], mode: str) -> Clo
     return phases.close(ws, number)
 
 
-@task(name="call", task_run_name="call the sites", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="call",
+    task_run_name="call the sites",
+    retries=phases.RETRIES,
+    retry_delay_seconds=phases.RETRY_DELAYS_S,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def _call(number: int, sites: list[str], attempt: str) -> None:
     unreached = call_sites(number, sites, attempt)
     if unreached:

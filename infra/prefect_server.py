@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.ports import HOST
+from infra.prefect_sqlite import sqlite_url
 from infra.process import PID_FILE, Service, child_environment, serve
 
 _PATIENCE_S = 120.0
-
-# Whoever holds SQLite's one write lock may need a second connection; others must not wait for the lock on the last one.
-_SQLITE = {
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "64",
-    "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "64",
-}
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,7 @@ def _settings(folder: Path, port: int, database_url: str | None) -> dict[str, st
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url
-        or f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        **({} if database_url else _SQLITE),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url or sqlite_url(home / "prefect.db"),
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",  # else the pages look on port 4200
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -102,8 +95,17 @@ def _settings(folder: Path, port: int, database_url: str | None) -> dict[str, st
 
 
 def _command(port: int) -> list[str]:
-    prefect = str(Path(sys.executable).parent / "prefect")
-    return [sys.executable, prefect, "server", "start", "--host", HOST, "--port", str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "infra.prefect_sqlite",
+        "server",
+        "start",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+    ]
 
 
 def _healthy(port: int) -> bool:

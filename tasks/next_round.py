@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model.errors import RoundError
-from tasks.ledger import close_key, current_key, find_record, over_key, put_record
+from tasks.ledger import close_key, current_key, find_record, over_key, plan_key, put_record
 from tasks.records import Close, Current, Record
 from tasks.workspace import Workspace
 
@@ -36,6 +36,22 @@ def next_round(ws: Workspace) -> int:
     if current.round == 9999:
         raise RoundError("all 9999 rounds are over", current_key(), "start a new federation from this model")
     return current.round + 1
+
+
+def refuse_past(ws: Workspace, number: int) -> None:
+    """Keep a hub away from a round that others have left behind.
+
+    Args:
+        ws: the hub's workspace.
+        number: of the round that shall go on.
+
+    Raises:
+        RoundError: a later round has been opened.
+    """
+    current = find_record(ws.store, current_key(), Current)
+    if current is not None and number < current.round:
+        what = f"round {number} cannot go on: round {current.round} has been opened since"
+        raise RoundError(what, plan_key(number), f"run round {current.round}")
 
 
 def end_round(ws: Workspace, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,10 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from websockets.asyncio.client import connect
 
 from infra.ports import choose_port, is_free
 from infra.prefect_server import prefect_environment, start_prefect
@@ -222,6 +226,23 @@ def test_the_prefect_server_is_healthy_knows_its_own_address_and_ends(
     family = psutil.Process(server.pid).children(recursive=True)
     assert stop_all(tmp_path) == ["prefect"]
     assert all(eventually_gone(pid) for pid in [server.pid, *(process.pid for process in family)])
+
+
+def test_more_listeners_than_prefect_answers_at_once_do_not_stop_a_request(tmp_path: Path) -> None:
+    server = start_prefect(tmp_path / "prefect")
+    url = server.api_url.replace("http:", "ws:") + "/events/in"
+
+    async def asks_among_listeners() -> int:
+        async with AsyncExitStack() as listeners:
+            for _ in range(110):
+                await listeners.enter_async_context(connect(url))
+            async with httpx.AsyncClient(timeout=20.0) as client:
+                return (await client.get(f"{server.api_url}/health")).status_code
+
+    try:
+        assert asyncio.run(asks_among_listeners()) == 200
+    finally:
+        stop_all(tmp_path)
 
 
 def test_what_a_prefect_client_writes_stays_in_the_folder(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tasks.ledger import (
     waiting_key,
 )
 from tasks.merge import merge_updates
-from tasks.next_round import end_round, next_round
+from tasks.next_round import end_round, next_round, refuse_past
 from tasks.open import open_round
 from tasks.rate import rate_candidates
 from tasks.records import Close, Evaluation
@@ -271,11 +271,18 @@ def test_the_lease_of_a_killed_hub_is_waited_for_and_that_of_one_that_ended_is_f
         assert not naps
 
 
-def test_a_round_does_not_go_on_once_a_later_one_is_open(ws: Workspace) -> None:
+def test_a_hub_does_not_go_on_with_a_round_once_a_later_one_is_open(ws: Workspace) -> None:
     play_round(ws, 1, SITES)
     open_round(ws, 2)
+    refuse_past(ws, 2)
     with pytest.raises(RoundError, match="round 1 cannot go on: round 2 has been opened since"):
-        open_round(ws, 1)
+        refuse_past(ws, 1)
+
+
+def test_a_local_run_that_begins_again_at_round_1_takes_no_later_round_back(ws: Workspace) -> None:
+    play_round(ws, 1, SITES)
+    open_round(ws, 2)
+    assert open_round(ws, 1).round == 1
     assert current_round(ws) == 2
     assert next_duty(ws, 1, SITE) == "over"
     assert take_part(ws, 1, SITE, patience_s=0) == ()
