@@ -15,6 +15,7 @@ from flows.doctor_cli import doctor
 from flows.hub_cli import hub_app
 from flows.live_cli import add_live
 from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, synthetic
+from flows.policy_cli import policy
 from flows.round_cli import round_app
 from flows.site_cli import site_app
 from flows.study_cli import study_app
@@ -33,6 +34,7 @@ app.add_typer(round_app, name="round")
 app.add_typer(site_app, name="site")
 add_live(app)
 app.command()(doctor)
+hub_app.command("policy")(policy)
 console = Console()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows import stages
 from flows.invitations import invite_site
+from flows.live_tls import end_strayed_workers, have_tls
 from flows.only_one import only_one
 from flows.stages import Source
 from infra.prefect_server import prefect_environment, start_prefect
@@ -47,6 +48,7 @@ def bring_up(
     database_url: str | None = None,
     s3_port: int | None = None,
     prefect_port: int | None = None,
+    tls: bool | None = None,
 ) -> Up:
     """Have everything of a federation running; what runs already is left alone.
 
@@ -59,6 +61,7 @@ def bring_up(
         database_url: of Prefect; None for SQLite in the folder.
         s3_port: of the store; None for a free one.
         prefect_port: of Prefect; None for a free one.
+        tls: whether both speak TLS alone, with a certificate of this machine's own CA; None for as it was, first no.
 
     Returns:
         Addresses and hospitals.
@@ -75,15 +78,20 @@ def bring_up(
         sites = prepared_sites(root / "cohort")
         say("training the base, unless it is there")
         stages.pretrain(root / HUB, params)
-        store = start_s3(root / "store", s3_port, keep=True)
+        machines = [root / HUB, *(root / HOSPITALS / site for site in sites)]
+        certificate = have_tls(root, machines, tls)
+        store = start_s3(root / "store", s3_port, keep=True, tls=certificate)
         say(f"store: {store.url}")
-        prefect = start_prefect(root / "prefect", prefect_port, keep=True, database_url=database_url)
+        prefect = start_prefect(
+            root / "prefect", prefect_port, keep=True, database_url=database_url, tls=certificate
+        )
         say(f"Prefect: {prefect.ui_url}")
+        end_strayed_workers(machines, store.url, prefect.api_url)
         _found(root, params, store, prefect.api_url, sites)
         os.environ |= prefect_environment(prefect.api_url, root / "prefect")
         _deploy(sites, cron)
-        for folder, role in [(root / HUB, HUB), *((root / HOSPITALS / site, "site") for site in sites)]:
-            start_worker(folder, role)
+        for folder in machines:
+            start_worker(folder, HUB if folder == root / HUB else "site")
         say(f"workers: hub, {', '.join(sites)}")
     return Up(prefect.ui_url, store.url, sites)
 

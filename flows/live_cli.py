@@ -39,6 +39,12 @@ def up(
     ] = None,
     s3_port: Port = None,
     prefect_port: Port = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls/--no-tls", help="Speak TLS, with a CA of this machine's own; as before when left out."
+        ),
+    ] = None,
 ) -> None:
     """Bring a federation up on this machine: store, Prefect, a worker for the hub and one per hospital."""
     root, params = runs / checked_name(run, "run"), load(overrides)
@@ -50,7 +56,7 @@ def up(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    bring_up(root, params, source, say, every, database_url, s3_port, prefect_port)
+    bring_up(root, params, source, say, every, database_url, s3_port, prefect_port, tls)
     say(f"Watch it with: cardiofed status --run {run} --watch\nEnd it with:   cardiofed down --run {run}")
 
 

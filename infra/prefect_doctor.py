@@ -15,6 +15,7 @@ from model.errors import ServerError
 from tasks.doctor.endpoint import Answer, ask, shown
 from tasks.doctor.finding import Finding, broken, doubtful, named, well
 from tasks.doctor.tls import certificate
+from tasks.trusted_ca import trusted_for_prefect
 
 SEEN_S = 90.0
 """Three heartbeats of a worker."""
@@ -81,9 +82,9 @@ def _ask(api_url: str, path: str, body: bytes | None = None) -> Answer:
     """One request as Prefect's own client sends it: with its password, trusting the certificates it trusts."""
     password = os.environ.get("PREFECT_API_AUTH_STRING")
     headers = {"Authorization": f"Basic {b64encode(password.encode()).decode()}"} if password else {}
-    own = os.environ.get("PREFECT_API_SSL_CERT_FILE") or os.environ.get("SSL_CERT_FILE")
     method = "GET" if body is None else "POST"
-    return ask(api_url.rstrip("/") + path, own or str(get_cert_path(True)), method, body, headers)
+    ca_file = trusted_for_prefect() or str(get_cert_path(True))
+    return ask(api_url.rstrip("/") + path, ca_file, method, body, headers)
 
 
 def _told(answer: Answer, api_url: str) -> Any:

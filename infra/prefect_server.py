@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -12,6 +13,8 @@ from pathlib import Path
 from infra.ports import HOST
 from infra.prefect_sqlite import sqlite_url
 from infra.process import PID_FILE, Service, child_environment, serve
+from infra.tls import Certificate, presents
+from tasks.trusted_ca import CA_FILE, trusted_for_prefect
 
 _PATIENCE_S = 120.0
 
@@ -27,7 +30,11 @@ class PrefectServer:
 
 
 def start_prefect(
-    folder: Path, port: int | None = None, keep: bool = False, database_url: str | None = None
+    folder: Path,
+    port: int | None = None,
+    keep: bool = False,
+    database_url: str | None = None,
+    tls: Certificate | None = None,
 ) -> PrefectServer:
     """Have the Prefect server of ``folder`` running and healthy; takes about 15 s.
 
@@ -36,6 +43,7 @@ def start_prefect(
         port: the wanted one; None for a free one that the folder remembers.
         keep: whether the server outlives this process; ``stop`` its pid file then.
         database_url: as SQLAlchemy writes it, such as ``postgresql+asyncpg://…``; None for SQLite in the folder.
+        tls: its certificate; None for plain http.
 
     Returns:
         Addresses of the API and the pages, and the process.
@@ -46,13 +54,14 @@ def start_prefect(
     folder = folder.absolute()
     service = Service(
         name="Prefect",
-        command=_command,
-        environment=lambda at: child_environment(folder, _settings(folder, at, database_url)),
-        answers=_healthy,
+        command=lambda at: _command(at, tls),
+        environment=lambda at: child_environment(folder, _settings(folder, _url(at, tls), database_url)),
+        answers=lambda at: _healthy(at, tls),
         patience_s=_PATIENCE_S,
     )
     child, at = serve(service, folder, port, keep)
-    return PrefectServer(f"http://{HOST}:{at}/api", f"http://{HOST}:{at}", child.pid, folder / PID_FILE)
+    url = _url(at, tls)
+    return PrefectServer(f"{url}/api", url, child.pid, folder / PID_FILE)
 
 
 def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
@@ -60,13 +69,16 @@ def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
 
     Args:
         api_url: of the server.
-        folder: where Prefect may write; the server's own folder or another one.
+        folder: where Prefect may write; the server's own folder or another one. A CA beside it is trusted.
 
     Returns:
         Variables to add to that process's environment.
     """
     home = folder.absolute() / "home" / ".prefect"
+    beside = folder.absolute().parent / CA_FILE
+    ca_file = str(beside) if beside.exists() else trusted_for_prefect()
     return {
+        **({"PREFECT_API_SSL_CERT_FILE": ca_file} if ca_file else {}),
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": api_url,
         "PREFECT_HOME": str(home),
@@ -78,14 +90,14 @@ def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _settings(folder: Path, port: int, database_url: str | None) -> dict[str, str]:
+def _settings(folder: Path, url: str, database_url: str | None) -> dict[str, str]:
     home = folder / "home" / ".prefect"
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url or sqlite_url(home / "prefect.db"),
-        "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",  # else the pages look on port 4200
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",  # else the pages look on port 4200
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -94,24 +106,29 @@ def _settings(folder: Path, port: int, database_url: str | None) -> dict[str, st
     }
 
 
-def _command(port: int) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "infra.prefect_sqlite",
-        "server",
-        "start",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
+def _url(port: int, tls: Certificate | None) -> str:
+    return f"{'https' if tls else 'http'}://{HOST}:{port}"
+
+
+def _command(port: int, tls: Certificate | None) -> list[str]:
+    if tls is None:
+        at = ("--host", HOST, "--port", str(port))
+        return [sys.executable, "-m", "infra.prefect_sqlite", "server", "start", *at]
+    return [  # `prefect server start` knows no certificates; this is what it runs in the background
+        *(sys.executable, "-m", "uvicorn", "--factory", "infra.prefect_sqlite:create_app"),
+        *("--host", HOST, "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"),
+        *("--ssl-certfile", str(tls.certificate), "--ssl-keyfile", str(tls.key)),
     ]
 
 
-def _healthy(port: int) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes by a proxy
+def _healthy(port: int, tls: Certificate | None) -> bool:
+    if tls is not None and not presents(port, tls):
+        return False
+    no_proxy = urllib.request.ProxyHandler({})  # loopback never goes by a proxy
+    trust = ssl.create_default_context(cafile=str(tls.ca) if tls else None)
+    opener = urllib.request.build_opener(no_proxy, urllib.request.HTTPSHandler(context=trust))
     try:
-        with opener.open(f"http://{HOST}:{port}/api/health", timeout=5) as answer:
+        with opener.open(f"{_url(port, tls)}/api/health", timeout=5) as answer:
             return json.load(answer) is True
     except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -47,22 +47,33 @@ class OneConnection(CreateEnginePlugin):
 
 
 def main() -> None:
-    """Be Prefect's command line, with a server that counts requests only."""
+    """Be Prefect's command line."""
     from prefect.cli import app
+
+    _count_requests_only()
+    app()
+
+
+def create_app() -> Any:
+    """Prefect's server, for uvicorn."""
     from prefect.server.api import server
 
-    limit = server.RequestLimitMiddleware.__call__
+    _count_requests_only()
+    return server.create_app()
 
-    async def count_requests(
-        self: server.RequestLimitMiddleware, scope: Any, receive: Any, send: Any
-    ) -> None:
+
+def _count_requests_only() -> None:
+    from prefect.server.api.server import RequestLimitMiddleware as Limit
+
+    limited = Limit.__call__
+
+    async def call(self: Limit, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
         else:
-            await limit(self, scope, receive, send)
+            await limited(self, scope, receive, send)
 
-    server.RequestLimitMiddleware.__call__ = count_requests  # type: ignore[method-assign]
-    app()
+    Limit.__call__ = call  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from infra.ports import HOST
 from infra.process import PID_FILE, Service, child_environment, last_lines, serve
+from infra.tls import Certificate, presents
 from model.errors import ServerError
 from tasks.files import json_bytes, write_atomic
 from tasks.settings import Environment
@@ -36,6 +37,8 @@ class S3Server:
     secret_key: str = field(repr=False)
     pid: int
     pid_file: Path
+    ca_file: Path | None = None
+    """whom to trust; None for plain http"""
 
     def environment(self, bucket: str = "cardiofed") -> Environment:
         """Settings of a client that uses this store as its root user."""
@@ -45,6 +48,7 @@ class S3Server:
             s3_secret_key=SecretStr(self.secret_key),
             s3_bucket=bucket,
             s3_region="us-east-1",
+            ca_bundle=self.ca_file,
         )
 
 
@@ -54,7 +58,9 @@ class _Credentials:
     secret_key: str = field(repr=False)
 
 
-def start_s3(folder: Path, port: int | None = None, keep: bool = False) -> S3Server:
+def start_s3(
+    folder: Path, port: int | None = None, keep: bool = False, tls: Certificate | None = None
+) -> S3Server:
     """Have the store of ``folder`` running and answering an authenticated call.
 
     Objects, metadata, credentials, cache, log and port stay in ``folder``; a restart finds them again.
@@ -63,6 +69,7 @@ def start_s3(folder: Path, port: int | None = None, keep: bool = False) -> S3Ser
         folder: the store's own; made when missing.
         port: the wanted one; None for a free one that the folder remembers.
         keep: whether the store outlives this process; ``stop`` its pid file then.
+        tls: its certificate; None for plain http.
 
     Returns:
         Address and root credentials of the store, and its process.
@@ -78,16 +85,23 @@ def start_s3(folder: Path, port: int | None = None, keep: bool = False) -> S3Ser
         {"MINIO_ROOT_USER": credentials.access_key, "MINIO_ROOT_PASSWORD": credentials.secret_key},
     )
     _format(program, folder)
+    _put_certificate(folder, tls)
     service = Service(
         name="S3",
         command=lambda at: _gateway(program, folder, at),
         environment=lambda _: environment,
-        answers=lambda at: _answers(at, credentials),
+        answers=lambda at: _answers(at, credentials, tls),
         patience_s=_PATIENCE_S,
     )
     child, at = serve(service, folder, port, keep)
-    url = f"http://{HOST}:{at}"
-    return S3Server(url, credentials.access_key, credentials.secret_key, child.pid, folder / PID_FILE)
+    return S3Server(
+        url=_url(at, tls),
+        access_key=credentials.access_key,
+        secret_key=credentials.secret_key,
+        pid=child.pid,
+        pid_file=folder / PID_FILE,
+        ca_file=tls.ca if tls else None,
+    )
 
 
 def _program() -> str:
@@ -164,10 +178,27 @@ def _gateway(program: str, folder: Path, port: int) -> list[str]:
     ]
 
 
-def _answers(port: int, credentials: _Credentials) -> bool:
+def _put_certificate(folder: Path, tls: Certificate | None) -> None:
+    """Where the gateway looks for one; with it, it speaks TLS alone."""
+    certs = folder / "home" / ".minio" / "certs"
+    if tls is None:
+        shutil.rmtree(certs, ignore_errors=True)
+        return
+    write_atomic(certs / "public.crt", tls.certificate.read_bytes())
+    write_atomic(certs / "private.key", tls.key.read_bytes(), mode=0o600)
+
+
+def _url(port: int, tls: Certificate | None) -> str:
+    return f"{'https' if tls else 'http'}://{HOST}:{port}"
+
+
+def _answers(port: int, credentials: _Credentials, tls: Certificate | None) -> bool:
+    if tls is not None and not presents(port, tls):
+        return False
     client = boto3.session.Session().client(
         "s3",
-        endpoint_url=f"http://{HOST}:{port}",
+        endpoint_url=_url(port, tls),
+        verify=str(tls.ca) if tls else None,
         aws_access_key_id=credentials.access_key,
         aws_secret_access_key=credentials.secret_key,
         region_name="us-east-1",

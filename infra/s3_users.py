@@ -1,12 +1,13 @@
-"""A user per site in a MinIO-compatible store: it writes under its own prefix and reads ``global/`` and its own."""
+"""Users in a MinIO-compatible store, one per machine: made with a policy of their own, given a new secret, removed."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import urllib3
@@ -14,52 +15,30 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException
 from minio.minioadmin import MinioAdmin
 
+from infra.store_policies import store_policy
 from model.errors import ServerError
-from tasks.ledger import site_prefix
+from tasks.homes import HUB
+from tasks.ledger import checked_name
+from tasks.trusted_ca import trusted_for_store
 
 _ANSWER_S = 20.0
 
 
 @dataclass(frozen=True)
 class S3User:
-    """Credentials of one site."""
+    """Credentials of one machine."""
 
     access_key: str
     secret_key: str = field(repr=False)
 
 
 def site_policy(site: str, bucket: str) -> dict[str, object]:
-    """What a site may do, as an S3 policy.
-
-    Args:
-        site: its name.
-        bucket: the federation's.
-
-    Returns:
-        Read ``global/`` and its own prefix, write and list its own prefix; no deletes, nobody else's keys.
-    """
-    arn, own = f"arn:aws:s3:::{bucket}", site_prefix(site)
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": ["s3:GetObject"],
-                "Resource": [f"{arn}/global/*", f"{arn}/{own}*"],
-            },
-            {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": [f"{arn}/{own}*"]},
-            {
-                "Effect": "Allow",
-                "Action": ["s3:ListBucket"],
-                "Resource": [arn],
-                "Condition": {"StringLike": {"s3:prefix": [f"{own}*"]}},
-            },
-        ],
-    }
+    """What a site may do: see :func:`infra.store_policies.store_policy`."""
+    return store_policy(site, bucket)
 
 
 def make_user(endpoint: str, root: S3User, site: str, bucket: str) -> S3User:
-    """Make a site's user, or give it a new secret.
+    """Make a site's user, or rotate its secret: the old one, and whatever was derived from it, ends at once.
 
     Args:
         endpoint: of the store.
@@ -73,21 +52,88 @@ def make_user(endpoint: str, root: S3User, site: str, bucket: str) -> S3User:
     Raises:
         ServerError: the store does not know these calls, or refuses them.
     """
-    user = S3User(f"site-{site}", secrets.token_urlsafe(30))
-    parts = urlsplit(endpoint)
-    http = urllib3.PoolManager(timeout=urllib3.Timeout(_ANSWER_S), retries=False)
-    provider = StaticProvider(root.access_key, root.secret_key)
-    admin = MinioAdmin(
-        endpoint=parts.netloc, credentials=provider, secure=parts.scheme == "https", http_client=http
-    )
-    try:
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(site_policy(site, bucket), file)
-            file.flush()
-            admin.policy_add(user.access_key, str(Path(file.name)))
-        admin.user_add(user.access_key, user.secret_key)
-        admin.policy_set(user.access_key, user=user.access_key)
-    except (MinioAdminException, urllib3.exceptions.HTTPError, ValueError) as error:
-        mend = "make the user with the store's own tools, with the policy that docs/operations.md shows"
-        raise ServerError(f"the store made no user for {site}: {error}", endpoint, mend) from error
+    return _make(endpoint, root, user_name(site), site_policy(site, bucket))
+
+
+def make_hub_user(endpoint: str, root: S3User, bucket: str) -> S3User:
+    """Make a user for the hub's work, who may not make users, or give it a new secret.
+
+    Args:
+        endpoint: of the store.
+        root: who may make users.
+        bucket: the federation's; it must be there, for this user makes none.
+
+    Returns:
+        Its credentials.
+
+    Raises:
+        ServerError: the store does not know these calls, or refuses them.
+    """
+    return _make(endpoint, root, f"{HUB}-{checked_name(bucket, 'bucket')}", store_policy(HUB, bucket))
+
+
+def remove_user(endpoint: str, root: S3User, site: str) -> bool:
+    """Revoke a site's user and its policy: the site's next request is refused, in an open session, too.
+
+    Args:
+        endpoint: of the store.
+        root: who may remove users.
+        site: whose user.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        ServerError: the store does not know these calls, or refuses them; the user may still be there.
+    """
+    name = user_name(site)
+    with _administration(endpoint, root, f"did not remove the user {name}") as admin:
+        was_there = _removed(lambda: admin.user_remove(name))
+        _removed(lambda: admin.policy_remove(name))
+    return was_there
+
+
+def user_name(site: str) -> str:
+    """Of a site's user and of its policy."""
+    return f"site-{checked_name(site)}"
+
+
+def _make(endpoint: str, root: S3User, name: str, policy: dict[str, object]) -> S3User:
+    """A user that was there is removed first: else keys that its owner derived from the old secret outlive that."""
+    user = S3User(name, secrets.token_urlsafe(30))
+    with (
+        _administration(endpoint, root, f"made no user {name}") as admin,
+        tempfile.NamedTemporaryFile("w", suffix=".json") as file,
+    ):
+        json.dump(policy, file)
+        file.flush()
+        _removed(lambda: admin.user_remove(name))
+        admin.policy_add(name, file.name)
+        admin.user_add(name, user.secret_key)
+        admin.policy_set(name, user=name)
     return user
+
+
+@contextmanager
+def _administration(endpoint: str, root: S3User, failed: str) -> Iterator[MinioAdmin]:
+    parts = urlsplit(endpoint)
+    timeout = urllib3.Timeout(_ANSWER_S)
+    http = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=trusted_for_store())
+    provider = StaticProvider(root.access_key, root.secret_key)
+    secure = parts.scheme == "https"
+    try:
+        yield MinioAdmin(endpoint=parts.netloc, credentials=provider, secure=secure, http_client=http)
+    except (MinioAdminException, urllib3.exceptions.HTTPError, ValueError) as error:
+        mend = "do it with the store's own tools; `cardiofed hub policy NAME` prints the policy"
+        raise ServerError(f"the store {failed}: {error}", endpoint, mend) from error
+
+
+def _removed(request: Callable[[], object]) -> bool:
+    """Whether there was anything to remove."""
+    try:
+        request()
+    except MinioAdminException as error:
+        if '"XMinioAdminNoSuch' not in str(error):
+            raise
+        return False
+    return True

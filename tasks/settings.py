@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.errors import ConfigError
@@ -242,6 +242,9 @@ class Environment(BaseSettings):
     s3_secret_key: SecretStr
     s3_bucket: str = "cardiofed"
     s3_region: str = "us-east-1"
+    ca_bundle: FilePath | None = Field(
+        None, description="certificates, PEM, that the store's is checked against"
+    )
 
 
 def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import threading
@@ -38,6 +39,7 @@ from model.errors import (
 )
 from tasks.files import sha256_bytes
 from tasks.settings import Environment
+from tasks.trusted_ca import tls_mend
 
 _MIB = 1 << 20
 _CHUNK_BYTES = 4096  # the most that a break takes from a download
@@ -163,6 +165,18 @@ class Store:
             return False
         return True
 
+    def knock(self, key: str) -> None:
+        """Ask for an object and take the first answer as it comes, to learn what one may.
+
+        Args:
+            key: the object, which need not be there.
+
+        Raises:
+            StoreDeniedError: these credentials may not read this key; or, on AWS, nothing is there.
+        """
+        with contextlib.suppress(ObjectMissingError):
+            self._ask(key, lambda: self._client.head_object(Bucket=self.bucket, Key=key))
+
     def sha256_of(self, key: str) -> str | None:
         """The hash announced in the object's metadata; None without object or announcement."""
         try:
@@ -182,17 +196,30 @@ class Store:
         return sorted(self._ask(prefix, pages), key=lambda info: info.key)
 
     def now(self) -> datetime:
-        """The store's own time, from its answer to a small request; the one clock that hub and sites share.
+        """The store's own time, the one clock that hub and sites share.
+
+        Returns:
+            What its answer to a small request says, a refusal included: sites may not ask for the bucket everywhere.
 
         Raises:
             StoreError: the store does not answer, or tells no time.
         """
-        answer = self._ask("", lambda: self._client.head_bucket(Bucket=self.bucket))
+        answer = self._ask("", self._head_bucket)
         told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         if told is None:
             mend = "use a store that sends the Date header HTTP asks for"
             raise StoreError("the store tells no time", self._where(""), mend)
         return parsedate_to_datetime(told)
+
+    def _head_bucket(self) -> dict[str, Any]:
+        """The answer, a refusal included."""
+        try:
+            answer: dict[str, Any] = self._client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+                raise
+            return {**error.response}
+        return answer
 
     def ensure_bucket(self) -> None:
         """Make the bucket unless it is there."""
@@ -214,8 +241,26 @@ class Store:
         self._client.upload_fileobj(io.BytesIO(data), self.bucket, key, ExtraArgs=about, Config=_TRANSFER)
 
     def _head(self, key: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._ask(key, lambda: self._client.head_object(Bucket=self.bucket, Key=key))
+        found: dict[str, Any] = self._read(key, lambda: self._client.head_object(Bucket=self.bucket, Key=key))
         return found
+
+    def _read(self, key: str, request: Callable[[], T], breaks_max: int = _BREAKS_MAX) -> T:
+        """Make a request that reads ``key``; a refusal may mean that there is nothing.
+
+        AWS says 403 in place of 404 to users who may not list the whole bucket, and says no reason to HEAD. A listing
+        of this one key tells: refused as well, it names the reason; without the key, there is nothing there yet.
+        """
+        try:
+            return self._ask(key, request, breaks_max)
+        except StoreDeniedError:
+            if self._is_listed(key):
+                return self._ask(key, request, breaks_max)  # written meanwhile; else it is refused again
+            raise _missing("not listed", self._where(key)) from None
+
+    def _is_listed(self, key: str) -> bool:
+        about = {"Bucket": self.bucket, "Prefix": key, "MaxKeys": 1}  # the first of all that begin with it
+        answer = self._ask(key, lambda: self._client.list_objects_v2(**about))
+        return key in [entry["Key"] for entry in answer.get("Contents", [])]
 
     def _download(self, key: str, head: dict[str, Any], max_bytes: int | None) -> bytes:
         """One request unless the link breaks; its answer but for the body comes to stand in ``head``."""
@@ -223,7 +268,7 @@ class Store:
         while not head or len(data) < head["ContentLength"]:
             before, breaks_max = len(data), 1 if head else _BREAKS_MAX
             try:
-                self._ask(key, lambda: self._append(key, data, head, max_bytes), breaks_max)
+                self._read(key, lambda: self._append(key, data, head, max_bytes), breaks_max)
             except StoreUnreachableError:
                 stalls = 0 if len(data) > before else stalls + 1
                 if not head or stalls == _STALLS_MAX:
@@ -291,8 +336,7 @@ class Store:
         if isinstance(error, ClientError):
             return _answer_error(error, where)
         if isinstance(error, SSLError):
-            mend = "check the certificate, and AWS_CA_BUNDLE if the store has one of its own"
-            return StoreUnreachableError(f"no trusted TLS connection: {error}", where, mend)
+            return StoreUnreachableError(f"no trusted TLS connection: {error}", where, tls_mend(str(error)))
         if isinstance(error, _BROKEN):
             self._answered = False
             mend = "check CARDIOFED_S3_ENDPOINT, the network and the proxy; then run again, it continues"
@@ -332,6 +376,7 @@ def _client(env: Environment, attempts: int, connect_timeout_s: int, read_timeou
             aws_secret_access_key=env.s3_secret_key.get_secret_value(),
             region_name=env.s3_region,
             config=config,
+            verify=str(env.ca_bundle) if env.ca_bundle else None,
         )
     except ValueError as error:
         what = f"no usable endpoint: {_shown(env.s3_endpoint)!r}"
@@ -341,9 +386,7 @@ def _client(env: Environment, attempts: int, connect_timeout_s: int, read_timeou
 def _answer_error(error: ClientError, where: str) -> StoreError:
     code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
     if code in _MISSING:
-        return ObjectMissingError(
-            f"nothing there ({code})", where, "check the key, and whether its writer is done"
-        )
+        return _missing(code, where)
     if code in _DENIED or status in (401, 403):
         mend = "check CARDIOFED_S3_ACCESS_KEY, CARDIOFED_S3_SECRET_KEY, this user's policy and the clock"
         return StoreDeniedError(f"the store refused ({code})", where, mend)
@@ -353,6 +396,12 @@ def _answer_error(error: ClientError, where: str) -> StoreError:
         return StoreUnreachableError(f"the store answers with an error ({code})", where, "look into its log")
     mend = "check CARDIOFED_S3_BUCKET (3 to 63 of a-z, 0-9, '-' and '.') and the store's log"
     return StoreError(f"the store refused ({code})", where, mend)
+
+
+def _missing(code: str, where: str) -> ObjectMissingError:
+    return ObjectMissingError(
+        f"nothing there ({code})", where, "check the key, and whether its writer is done"
+    )
 
 
 def _shown(endpoint: str) -> str:

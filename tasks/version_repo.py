@@ -32,6 +32,7 @@ Every tag `round-NNNN` holds what that round published, in `rounds/NNNN/`.
     git checkout round-0002
     dvc remote modify --local store access_key_id ...      # of a store made here: store/credentials.json of the run
     dvc remote modify --local store secret_access_key ...
+    dvc remote modify --local store ssl_verify ...         # the CA's file, where the store has one of its own
     export AWS_REQUEST_CHECKSUM_CALCULATION=when_required AWS_RESPONSE_CHECKSUM_VALIDATION=when_required
     dvc pull rounds/0002.dvc
 
@@ -84,6 +85,7 @@ def _local_config(repo: Path, env: Environment) -> str:
         f"endpointurl = {_quoted(env.s3_endpoint)}",
         f"access_key_id = {_quoted(env.s3_access_key)}",
         f"secret_access_key = {_quoted(env.s3_secret_key.get_secret_value())}",
+        *([f"ssl_verify = {_quoted(str(env.ca_bundle.absolute()))}"] if env.ca_bundle else []),
     ]
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from model.errors import ConfigError
 from tasks.settings import Params, load_environment
 from tasks.store import Store
+from tasks.trusted_ca import trust_ca
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Workspace:
 
 
 def open_workspace(root: str | Path) -> Workspace:
-    """Open a run that was set up before.
+    """Open a run that was set up before; the CA in its folder, if any, is trusted from here on.
 
     Args:
         root: the run's folder.
@@ -88,6 +89,7 @@ def open_workspace(root: str | Path) -> Workspace:
         ConfigError: the folder holds no run.
     """
     path = Path(root) / "params.json"
+    trust_ca(Path(root))
     try:
         return Workspace(Path(root), Params.model_validate_json(path.read_bytes()))
     except (OSError, ValidationError) as e:

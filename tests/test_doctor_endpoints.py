@@ -115,7 +115,7 @@ def test_a_certificate_is_told_from_30_days_before_its_end(
 
 def test_a_certificate_that_nobody_vouches_for_is_not_trusted(federation: Federation, tls: Serve) -> None:
     found = answers(*entered(federation, tls(100)[0]))
-    assert found.level == "failed" and "not trusted" in found.said and "AWS_CA_BUNDLE" in found.mend
+    assert found.level == "failed" and "not trusted" in found.said and "CARDIOFED_CA_BUNDLE" in found.mend
 
 
 @pytest.mark.parametrize(("host", "level"), [("127.0.0.1:9000", "ok"), ("192.0.2.1:9000", "warning")])

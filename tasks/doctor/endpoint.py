@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -17,10 +16,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
-from botocore.httpsession import get_cert_path
-
 from model.errors import CardiofedError
 from tasks.homes import Home
+from tasks.trusted_ca import tls_mend, trusted_for_store
 
 _ANSWER_S = 20.0  # links are thin
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME
@@ -85,7 +83,7 @@ def ask(
 
 
 def ask_store(home: Home) -> Answer:
-    """Knock at the bucket without a signature, trusting the certificates that boto3 trusts.
+    """Knock at the bucket without a signature, trusting the certificates that the store's client trusts.
 
     Args:
         home: says where the store is.
@@ -96,8 +94,7 @@ def ask_store(home: Home) -> Answer:
     Raises:
         CardiofedError: nobody answers, or the certificate is not trusted.
     """
-    ca_file = os.environ.get("AWS_CA_BUNDLE") or str(get_cert_path(True))
-    return ask(f"{home.s3_endpoint.rstrip('/')}/{home.s3_bucket}", ca_file, "HEAD")
+    return ask(f"{home.s3_endpoint.rstrip('/')}/{home.s3_bucket}", trusted_for_store(), "HEAD")
 
 
 def is_loopback(url: str) -> bool:
@@ -140,7 +137,7 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        mend = "correct AWS_CA_BUNDLE (for the store) or SSL_CERT_FILE (for Prefect)"
+        mend = "correct ca.crt in the machine's folder, CARDIOFED_CA_BUNDLE, AWS_CA_BUNDLE or SSL_CERT_FILE"
         raise CardiofedError("the file of trusted certificates cannot be read", ca_file, mend) from error
     context.verify_flags |= _NO_CHECK_TIME
     return context
@@ -161,9 +158,8 @@ def _expiry(certificate: dict[str, Any]) -> datetime | None:
 def _unanswered(error: Exception, url: str) -> CardiofedError:
     reason = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, ssl.SSLCertVerificationError):
-        mend = "trust its CA: AWS_CA_BUNDLE names the file for the store, SSL_CERT_FILE for Prefect"
         what = f"the certificate of {shown(url)} is not trusted: {reason.verify_message}"
-        return CardiofedError(what, url, mend)
+        return CardiofedError(what, url, tls_mend(reason.verify_message))
     why = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     mend = "check the address in home.json, the network, the firewall and the proxy"
     return CardiofedError(f"{shown(url)} does not answer: {why}", url, mend)
