@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYDOCLINT := pydoclint==0.12.0
 
-.PHONY: help setup demo test test-slow lint repro study chaos screens bench constraints clean
+.PHONY: help setup demo test test-slow lint repro study chaos fuzz screens bench constraints clean
 
 help:
 	@echo "make demo       a four-site federation on synthetic patients, with report"
@@ -12,6 +12,7 @@ help:
 	@echo "make repro      the same pipeline as DVC stages"
 	@echo "make study      methods × scenarios × seeds on ACDC in acdc/ (hours)"
 	@echo "make chaos      kills, outages and damage in a live federation (an hour or more)"
+	@echo "make fuzz       100,000 mutated packages, records and invitations (an hour)"
 	@echo "make screens    the pictures of the operations guide (ten minutes, wants chromium)"
 	@echo "make bench      time of a local step, time and memory of a merge of 200 sites"
 	@echo "make clean      delete runs/ and data/"
@@ -62,6 +63,9 @@ study: setup
 chaos: export CHAOS_TABLE := docs/results/chaos.md
 chaos: setup
 	$(BIN)/pytest -m slow --timeout 1800 tests/chaos
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --cases 100000
 
 screens: setup
 	$(BIN)/python docs/screens/take.py

@@ -14,7 +14,8 @@ _bars: list[tuple[Progress, TaskID]] = []
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[None]:
     """Show ``total`` phases going by; :func:`advance` counts one."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    label = TextColumn("{task.description}", markup=False)  # a refusal may quote a stranger
+    columns = (label, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         _bars.append((bar, bar.add_task(title, total=total)))
         try:

@@ -32,7 +32,7 @@ def site_run(
     from flows.only_one import only_one
     from tasks.homes import enter_home
     from tasks.privacy import keep_errors
-    from tasks.site_round import current_round, take_part
+    from tasks.site_round import current_round, take_part, told_refusal
 
     one_thread_each()
     ws, own = enter_home(home)
@@ -40,7 +40,11 @@ def site_run(
     with only_one(ws.root):
         number = current_round(ws)
         done = take_part(ws, number, own.name, float(wait), every_s=float(every))
+        refused = told_refusal(ws, number, own.name)
     console.print(f"round {number}: {', '.join(done) if done else 'nothing to do'}")
+    if refused:
+        said = f"the hub did not admit this hospital's update: {refused}"
+        console.print(said, markup=False, soft_wrap=True)
 
 
 @site_app.command("join")

@@ -15,7 +15,7 @@ from flows.only_one import only_one
 from model.errors import CardiofedError
 from tasks.homes import this_home
 from tasks.privacy import keep_errors
-from tasks.site_round import Verb, next_duty, take_part
+from tasks.site_round import Verb, next_duty, take_part, told_refusal
 
 VERBS: dict[Any, Verb] = {
     "train": phases.train,
@@ -50,6 +50,7 @@ def site_round(round: Round, patience_s: Patience = 3600) -> State[Any]:
         with only_one(ws.root):
             done = take_part(ws, round, home.name, float(patience_s), VERBS)
             left = next_duty(ws, round, home.name)
+            refused = told_refusal(ws, round, home.name)
     except CardiofedError as error:
         return Failed(
             message=str(error)
@@ -57,6 +58,9 @@ def site_round(round: Round, patience_s: Patience = 3600) -> State[Any]:
     if left != "over":
         said = f"the hub has not gone on for {patience_s} s; retry this run when it works again"
         return Failed(message=said)
+    if refused:
+        said = f"the hub did not admit this site's update: {refused}"
+        return Completed(name="Quarantined", message=said)
     if not done:
         return Completed(
             name="Nothing to do", message="the ledger holds this site's part, or the round is over"

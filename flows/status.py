@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect.artifacts import create_table_artifact
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from tasks.standing import STEPS, RoundStanding, SiteStanding, round_standing
@@ -23,7 +24,7 @@ def status_table(standing: RoundStanding) -> Table:
     style = _STYLE.get(standing.word, "red")
     title = f"round {standing.number}: [bold {style}]{standing.word}[/]"
     notes = [f"{site.site}: {site.note}" for site in standing.sites if site.note]
-    caption = "\n".join(filter(None, (standing.detail, *notes, f"steps: {', '.join(STEPS)}")))
+    caption = escape("\n".join(filter(None, (standing.detail, *notes, f"steps: {', '.join(STEPS)}"))))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
     for name in ("site", "reached", "steps", "doing", "last sign"):
         table.add_column(name, no_wrap=True)

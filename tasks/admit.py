@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from model.assign import assign_raters
 from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError
 from model.network import build_net
-from model.package import check_fit, unpack_adapter
+from model.package import PackageView
 from model.seeds import derive_generator
 from tasks.bank import Bank, Opened, find_voices
 from tasks.events import log_event
@@ -25,12 +25,11 @@ from tasks.ledger import (
     senders_key,
     update_key,
 )
+from tasks.limits import REASON_LETTERS, explain
 from tasks.quorum import lacks_updates
 from tasks.records import Candidate, Candidates, Plan, Refusal, Senders, Update
+from tasks.unpack import open_package
 from tasks.workspace import Workspace
-
-REASON_LETTERS = 300
-"""A reason may quote what a site sent, and that has no natural end."""
 
 
 def admit_updates(ws: Workspace, number: int) -> Candidates:
@@ -76,7 +75,7 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
             )
         except PackageError as e:
             reason = e.what if answered == now else f"its update of round {answered.plan.round}: {e.what}"
-            quarantined.append(Refusal(site=member.site, reason=reason[:REASON_LETTERS]))
+            quarantined.append(Refusal(site=member.site, reason=explain(reason, REASON_LETTERS)))
     ids = blind_ids(now.sha256, {site: update.adapter_sha256 for site, update in passports.items()})
     candidates = _republish(ws, number, ids, payloads)
     senders = {blind: passports[site] for site, blind in ids.items()}
@@ -154,7 +153,7 @@ def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
     updates = [voice.update for voice in find_voices(ws.store, plan.round).values()]
     sent = {update.adapter_sha256: adapter_key(update.site, update.round) for update in updates}
     for key, sha256 in lost.items():
-        ws.store.put(key, ws.store.get(sent[sha256], sha256))
+        ws.store.put(key, ws.store.get(sent[sha256], sha256, plan.params.package.max_bytes))
 
 
 def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -176,7 +175,8 @@ def _admissible(
         data = ws.store.get(adapter_key(site, number), update.adapter_sha256, limit)
     except (IntegrityError, ObjectMissingError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
-    check_fit(unpack_adapter(data), shapes, plan.params.merge.rank_max)
+    open_package(data, shapes, plan.params.merge.rank_max)
+    _check_announced(update, data)
     return update, data
 
 
@@ -203,16 +203,33 @@ def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> N
         "labels": plan.base.labels,
         "spacing_mm": plan.base.spacing_mm,
         "rank": member.rank,
+        "seed": plan.params.seed,
     }
     faults = [
-        f"{name} is {getattr(update, name)}, the round has {value}"
+        f"{name} is {_short(getattr(update, name))}, the round has {_short(value)}"
         for name, value in expected.items()
         if getattr(update, name) != value
     ]
+    steps = plan.params.training.steps
+    if len(update.curve) > steps:  # its passport is kept with all the others', in one record
+        faults.append(f"curve has {len(update.curve)} losses, the round has {steps} steps")
     if faults:
         raise PassportError(
             "; ".join(faults), update_key(site, plan.round), "train again on this round's plan"
         )
+
+
+def _check_announced(update: Update, data: bytes) -> None:
+    """Refuse a passport that says something else of its package than can be seen there."""
+    said, seen = (update.dtype, update.adapter_bytes), (PackageView(data).dtype, len(data))
+    if said != seen:
+        what = f"the passport announces {_short(said[0])} in {said[1]} bytes, the package is {seen[0]} in {seen[1]}"
+        raise PassportError(what, update_key(update.site, update.round), "send the package again")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _republish(

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from model.errors import ConfigError
+from model.errors import ConfigError, PackageError
 from tasks.files import json_bytes, write_atomic
 from tasks.ledger import checked_name
+from tasks.limits import INVITATION, parse_record
 from tasks.settings import Params
 from tasks.workspace import Workspace, open_workspace
 
@@ -139,12 +140,11 @@ def read_invitation(path: Path) -> Invitation:
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(INVITATION.n_bytes + 1)
+        return parse_record(data, kind, str(path), INVITATION)
     except OSError as error:
         mend = "name the folder or file that the hub or `cardiofed site join` has made"
         raise ConfigError(f"cannot be read: {error.strerror}", str(path), mend) from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-        raise ConfigError(
-            f"no valid {kind.__name__.lower()}: {faults}", str(path), "ask the hub for a new one"
-        ) from error
+    except PackageError as error:
+        raise ConfigError(error.what, str(path), "ask the hub for a new one") from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from model.errors import ConfigError, ObjectMissingError, PackageError
 from tasks.files import json_bytes
+from tasks.limits import OF_HUB, limits_of, parse_record
 from tasks.store import Store
 
-RECORD_BYTES = 8_000_000
-"""No JSON record of the protocol comes near this; a larger one is refused before it is downloaded."""
+RECORD_BYTES = OF_HUB.n_bytes
+"""A larger record is refused before it is downloaded; for a site's, :mod:`tasks.limits` draws it closer."""
 
 FEDERATION = "global/federation.json"
 SITE_FILES = ("adapter.safetensors", "update.json", "ratings.json", "verdict.json", "evaluation.json")
@@ -256,10 +256,12 @@ def get_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BY
 
     Raises:
         ObjectMissingError: there is none.
-        PackageError: too large, not JSON, or fields missing, unknown or of the wrong type; all are named.
+        PackageError: beyond :mod:`tasks.limits`, not JSON, or fields missing, unknown or of the wrong type.
         StoreError: the store did not give it, or not the bytes that were announced.
     """
-    return _parsed(store.get(key, max_bytes=max_bytes), key, kind)
+    limits = limits_of(key)
+    data = store.get(key, max_bytes=min(max_bytes, limits.n_bytes))
+    return parse_record(data, kind, key, limits)
 
 
 def find_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BYTES) -> T | None:
@@ -274,28 +276,3 @@ def _digits(number: int) -> str:
     if not 0 <= number <= 9999:
         raise ConfigError(f"round {number} does not exist", "round number", "rounds go from 0 to 9999")
     return f"{number:04d}"
-
-
-def _parsed(data: bytes, key: str, kind: type[T]) -> T:
-    mend = "whoever wrote it runs another version of the software; write the record again"
-    try:
-        json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or '(all)'}: {fault['msg']}" for fault in error.errors()
-        ]
-        raise PackageError(f"no valid {kind.__name__}: {'; '.join(faults)}", key, mend) from error
-    except (ValueError, RecursionError) as error:
-        raise PackageError(f"no JSON for a {kind.__name__}: {error}", key, mend) from error
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a field stands there twice")
-    return tree

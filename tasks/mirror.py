@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from model.errors import DiskError
+from model.errors import DiskError, PackageError
 from tasks.events import Action, log_event
+from tasks.limits import OF_SITE, parse_record
 from tasks.records import Evaluation, Ratings, Record, Update, Verdict
 from tasks.settings import load_environment
 from tasks.version import Versioned, version_round
@@ -74,7 +73,7 @@ def _mirror_personal(ws: Workspace, number: int) -> None:
 
 def _is_readable(record: Path) -> bool:
     try:
-        SITE_RECORDS[record.name].model_validate_json(record.read_bytes())
-    except (KeyError, ValidationError):
+        parse_record(record.read_bytes(), SITE_RECORDS[record.name], str(record), OF_SITE)
+    except (KeyError, PackageError):
         return False
     return True

@@ -16,6 +16,7 @@ from tasks.ledger import (
     put_record,
     roster_key,
 )
+from tasks.limits import is_sound
 from tasks.records import Base, FederationRecord, Plan, Record
 from tasks.versions_in_use import tell_versions
 from tasks.workspace import Workspace
@@ -89,7 +90,7 @@ def gather(ws: Workspace, base: Base) -> FederationRecord:
         store.put(base_key(base.sha256), (ws.base_home / f"{base.sha256}.safetensors").read_bytes())
     invited = read_roster(ws).sites
     cards = {site: find_answer(store, card_key(site), SiteCard) for site in invited}
-    joined = [card for site, card in cards.items() if card is not None and card.site == site]
+    joined = [card for site, card in cards.items() if card and card.site == site and is_sound(card)]
     quorum = ws.params.federation.quorum
     if len(joined) < quorum:
         absent = ", ".join(sorted(set(invited) - {card.site for card in joined})) or "nobody"

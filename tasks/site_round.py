@@ -156,6 +156,13 @@ def take_part(
     return tuple(done)
 
 
+def told_refusal(ws: Workspace, number: int, site: str) -> str:
+    """Why the hub did not admit what the site sent; empty when it did, or has not said yet."""
+    candidates = find_record(ws.store, candidates_key(number), Candidates)
+    refused = candidates.quarantined if candidates else ()
+    return next((refusal.reason for refusal in refused if refusal.site == site), "")
+
+
 def _read_plan(ws: Workspace, number: int) -> Plan:
     try:
         return get_record(ws.store, plan_key(number), Plan)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from model.errors import PackageError
 from model.factors import fold
 from model.network import ResidualUNet, build_net
 from model.package import unpack_adapter
@@ -45,8 +47,13 @@ def fetch(store: Store, key: str, sha256: str, home: Path, max_bytes: int | None
 
 
 def base_weights(store: Store, base: Base, home: Path) -> dict[str, Tensor]:
-    """State dict of the frozen base."""
-    return load(fetch(store, base_key(base.sha256), base.sha256, home))
+    """State dict of the frozen base; :class:`~model.errors.PackageError` where its file is none of safetensors."""
+    key = base_key(base.sha256)
+    try:
+        return load(fetch(store, key, base.sha256, home))
+    except SafetensorError as error:
+        mend = "ask the hub to found the federation on a good base"
+        raise PackageError("the base is no safetensors file", key, mend) from error
 
 
 def round_weights(store: Store, plan: Plan, home: Path) -> dict[str, Tensor]:

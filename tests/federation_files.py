@@ -10,6 +10,8 @@ import pytest
 import torch
 from phantom_files import write_patient
 
+from model.errors import PackageError
+from model.package import PackageView
 from tasks.admit import admit_updates
 from tasks.close import close_round
 from tasks.enrol import found_federation
@@ -132,11 +134,18 @@ def finish_round(
 def replace_update(ws: Workspace, site: str, data: bytes, number: int = 1, /, **passport: object) -> Update:
     """Upload other bytes in a site's name, announced correctly, with other words in the passport."""
     update = get_record(ws.store, update_key(site, number), Update)
-    announced = {"adapter_sha256": sha256_bytes(data), "adapter_bytes": len(data), **passport}
+    announced = {"adapter_sha256": sha256_bytes(data), "adapter_bytes": len(data), **_dtype(data), **passport}
     changed = update.model_copy(update=announced)
     ws.store.put(adapter_key(site, number), data)
     put_record(ws.store, update_key(site, number), changed)
     return changed
+
+
+def _dtype(data: bytes) -> dict[str, str]:
+    try:
+        return {"dtype": PackageView(data).dtype}
+    except PackageError:
+        return {}
 
 
 def delete(store: Store, *keys: str) -> None:

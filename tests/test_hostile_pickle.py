@@ -1,0 +1,255 @@
+"""No pickle is loaded: one in place of any file we read is refused, and what it would run does not run."""
+
+from __future__ import annotations
+
+import ast
+import io
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import report_files as files
+import torch
+from federation_files import found, new_run, play_round, use_store
+
+from model.errors import CardiofedError, ConfigError, KeyFileError, PackageError, UnreadableError
+from model.package import unpack_adapter
+from model.training import Training
+from tasks.cases import CASES_FILE, SiteCard, read_cases, read_volume
+from tasks.checkpoint import _resume
+from tasks.enrol import read_card
+from tasks.files import sha256_bytes
+from tasks.history import read_history
+from tasks.homes import HOME_FILE, read_home, read_invitation
+from tasks.keys import read_key
+from tasks.ledger import base_key, card_key, get_record
+from tasks.pretrain import read_base
+from tasks.settings import Environment, load_params
+from tasks.slices import load_slices
+from tasks.store import Store
+from tasks.summary import read_cases as read_table
+from tasks.unpack import open_package
+from tasks.weights import base_weights
+from tasks.workspace import open_workspace
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("model", "tasks", "flows", "infra")
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        return open, (str(self._mark), "x")
+
+
+def arrays(bomb: Bomb) -> bytes:
+    """Cached slices whose arrays hold objects."""
+    objects = np.array([bomb], dtype=object)
+    return _saved(
+        lambda file: np.savez(file, images=objects, masks=objects, patient=objects, phase=objects, z=objects)
+    )
+
+
+def _saved(save: Callable[[io.BytesIO], Any]) -> bytes:
+    file = io.BytesIO()
+    save(file)
+    return file.getvalue()
+
+
+FLAVOURS: dict[str, Callable[[Bomb], bytes]] = {
+    "protocol 0": lambda bomb: pickle.dumps(bomb, 0),
+    "protocol 5": lambda bomb: pickle.dumps(bomb, 5),
+    "torch": lambda bomb: _saved(lambda file: torch.save(bomb, file)),
+    "npy": lambda bomb: _saved(lambda file: np.save(file, np.array([bomb], dtype=object))),
+    "npz": arrays,
+}
+
+
+@pytest.fixture(params=FLAVOURS)
+def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[bytes]:
+    """The bytes; nothing may have run when the test is over."""
+    mark = tmp_path / "it-ran"
+    yield FLAVOURS[request.param](Bomb(mark))
+    assert not mark.exists()
+
+
+def test_the_bomb_would_go_off(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "it-ran"))).close()
+    assert (tmp_path / "it-ran").exists()
+    (tmp_path / "it-ran").unlink()
+    with np.load(io.BytesIO(arrays(Bomb(tmp_path / "it-ran"))), allow_pickle=True) as stored:
+        stored["images"][0].close()
+    assert (tmp_path / "it-ran").exists()
+
+
+def read_round(path: Path) -> object:
+    folder = path.parent / "0001"
+    folder.mkdir()
+    path.rename(folder / "plan.json")
+    return read_history(path.parent)
+
+
+READERS: dict[str, tuple[str, type[CardiofedError], Callable[[Path], object]]] = {
+    "adapter": ("adapter.safetensors", PackageError, lambda p: unpack_adapter(p.read_bytes())),
+    "card": ("card.json", UnreadableError, lambda p: read_card(p.parent)),
+    "case table": (CASES_FILE, UnreadableError, lambda p: read_cases(p.parent)),
+    "slices": ("train.npz", UnreadableError, lambda p: load_slices(p.parent, "train")),
+    "image": ("image.nii", UnreadableError, read_volume),
+    "packed image": ("image.nii.gz", UnreadableError, read_volume),
+    "home": (HOME_FILE, ConfigError, lambda p: read_home(p.parent)),
+    "invitation": ("invitation", ConfigError, read_invitation),
+    "run": ("params.json", ConfigError, lambda p: open_workspace(p.parent)),
+    "settings": ("params.yaml", ConfigError, load_params),
+    "mirrored record": ("plan.json", PackageError, read_round),
+}
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_a_pickle_in_place_of_a_file_is_refused(what: str, hostile: bytes, tmp_path: Path) -> None:
+    name, kind, read = READERS[what]
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / name).write_bytes(hostile)
+    with pytest.raises(kind):
+        read(tmp_path / "home" / name)
+
+
+def test_a_pickle_in_place_of_a_key_is_refused(hostile: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(hostile)
+    (tmp_path / "key.pem").chmod(0o600)
+    with pytest.raises(KeyFileError):
+        read_key(tmp_path / "key.pem")
+
+
+def test_a_pickle_in_place_of_the_table_of_results_is_no_table(hostile: bytes, tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_bytes(hostile)
+    with pytest.raises((CardiofedError, ValueError)):
+        read_table(tmp_path / "cases.csv")
+
+
+def test_a_pickle_in_place_of_the_bases_record_is_no_base(hostile: bytes, tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_bytes(hostile)
+    assert read_base(tmp_path) is None
+
+
+def test_a_pickle_in_place_of_a_checkpoint_is_removed_and_training_starts_over(
+    hostile: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "training.safetensors"
+    path.write_bytes(hostile)
+    _resume(cast(Training, None), path, "identity")  # nothing to restore, so the training is not touched
+    assert not path.exists()
+
+
+def test_a_pickle_in_place_of_what_the_store_holds_is_refused(
+    hostile: bytes, store: Store, tmp_path: Path
+) -> None:
+    base = files.BASE.model_copy(update={"sha256": sha256_bytes(hostile)})
+    store.put(base_key(base.sha256), hostile)
+    with pytest.raises(PackageError, match="no safetensors file"):
+        base_weights(store, base, tmp_path / "site")
+    store.put(card_key("st-anna"), hostile)
+    with pytest.raises(PackageError, match="no JSON for a SiteCard"):
+        get_record(store, card_key("st-anna"), SiteCard)
+    with pytest.raises(PackageError):
+        open_package(hostile, {"w": (2, 2)}, 4)
+
+
+_WATCHING: list[list[str]] = []
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "pickle.find_class" and _WATCHING:
+        _WATCHING[-1].append(".".join(map(str, arguments)))
+
+
+@pytest.fixture
+def unpickled() -> Iterator[list[str]]:
+    """Everything that any unpickler of this process looks up from here on; the interpreter itself tells."""
+    sys.addaudithook(_watch)
+    _WATCHING.append([])
+    yield _WATCHING[-1]
+    _WATCHING.clear()
+
+
+def test_a_whole_round_unpickles_nothing(
+    unpickled: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    s3_environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pickle.loads(pickle.dumps(ValueError()))
+    assert unpickled == ["builtins.ValueError"]
+    unpickled.clear()
+    use_store(monkeypatch, s3_environment)
+    ws = found(new_run(tmp_path_factory, tmp_path / "run"))
+    assert play_round(ws, 1).round == 1
+    assert unpickled == []
+
+
+_MODULES = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "shelve",
+    "jsonpickle",
+}
+_UNSAFE_YAML = {"UnsafeLoader", "FullLoader", "Loader", "CLoader"}
+
+
+def faults(source: str) -> Iterator[str]:
+    """What in a source can run foreign bytes, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            yield from (f"{node.lineno}: import {name}" for name in names if name.split(".")[0] in _MODULES)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called == "torch.load" and given.get("weights_only") != "True":
+                yield f"{node.lineno}: torch.load without weights_only"
+            if called in ("np.load", "numpy.load") and given.get("allow_pickle", "False") != "False":
+                yield f"{node.lineno}: np.load of objects"
+            if called == "yaml.load" and _UNSAFE_YAML & {
+                ast.unparse(a).split(".")[-1] for a in node.args[1:]
+            }:
+                yield f"{node.lineno}: yaml.load of objects"
+            if called.endswith(("read_pickle", "unsafe_load", "full_load")) or called in ("eval", "exec"):
+                yield f"{node.lineno}: {called}"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_code_path_unpickles(layer: str) -> None:
+    sources = sorted((ROOT / layer).rglob("*.py"))
+    assert len(sources) > 5
+    assert [f"{path.name}:{fault}" for path in sources for fault in faults(path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(p)",
+        "torch.load(p, weights_only=False)",
+        "np.load(p, allow_pickle=True)",
+        "yaml.load(t, yaml.FullLoader)",
+        "yaml.unsafe_load(t)",
+        "pd.read_pickle(p)",
+        "eval(t)",
+    ],
+)
+def test_a_code_path_that_unpickles_would_be_found(source: str) -> None:
+    assert list(faults(source))
