@@ -12,7 +12,7 @@ help:
 	@echo "make repro      the same pipeline as DVC stages"
 	@echo "make study      methods × scenarios × seeds on ACDC in acdc/ (hours)"
 	@echo "make chaos      kills, outages and damage in a live federation (an hour or more)"
-	@echo "make fuzz       100,000 mutated packages, records and invitations (an hour)"
+	@echo "make fuzz       100,000 mutated packages, records and invitations (two minutes)"
 	@echo "make screens    the pictures of the operations guide (ten minutes, wants chromium)"
 	@echo "make bench      time of a local step, time and memory of a merge of 200 sites"
 	@echo "make clean      delete runs/ and data/"

@@ -58,7 +58,8 @@ def server_certificate(
         ConfigError: a file of the folder cannot be read.
         DiskError: it cannot be written.
     """
-    made = Certificate(folder / "server.crt", folder / "server.key", folder / CA_FILE)
+    own = folder.absolute()  # the servers work in folders of their own
+    made = Certificate(own / "server.crt", own / "server.key", own / CA_FILE)
     try:
         if not (folder / "ca.key").exists():
             _make_ca(folder, names)

@@ -321,3 +321,14 @@ def test_a_machine_without_a_ca_of_its_own_keeps_what_the_environment_names(
     ws, _ = enter_home(machine)
     assert ws.store.list("global/nothing") == []
     assert load_environment().ca_bundle == certificate.ca
+
+
+def test_the_files_of_a_certificate_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = server_certificate(Path("tls"))
+    monkeypatch.chdir("/")
+    assert made.certificate.exists()
+    assert made.key.exists()
+    assert made.ca.exists()
