@@ -43,6 +43,10 @@ def invite_site(hub: Path, site: str, reached: Home | None = None, user: S3User 
 def write_invitation(invitation: Invitation, path: Path) -> None:
     """Write an invitation for the owner alone to read.
 
+    Args:
+        invitation: holds credentials.
+        path: of the file to make.
+
     Raises:
         ConfigError: there is a file already.
         DiskError: it cannot be written.
@@ -55,6 +59,10 @@ def write_invitation(invitation: Invitation, path: Path) -> None:
 def dismiss_site(hub: Path, site: str) -> None:
     """Take a hospital off the list; its user of the store stays until the store's administrator removes it.
 
+    Args:
+        hub: the hub's folder.
+        site: on the list.
+
     Raises:
         ConfigError: it is not on the list, or the folder is no hub's.
     """
@@ -64,6 +72,9 @@ def dismiss_site(hub: Path, site: str) -> None:
 
 def user_by_hand() -> S3User:
     """A user that the store's administrator has made, from SITE_ACCESS_KEY and SITE_SECRET_KEY.
+
+    Returns:
+        Its credentials.
 
     Raises:
         ConfigError: one of them is missing.

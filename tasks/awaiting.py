@@ -141,10 +141,13 @@ def _is_dead(
 
 
 def patience_s(contact: Contact | None) -> float:
-    """Seconds after its last sign that a site is still awaited.
+    """How long a site is still awaited after its last sign.
 
     Args:
         contact: the sign; None when it cannot be read.
+
+    Returns:
+        Seconds.
     """
     if contact is None:
         return LEASE_S

@@ -94,11 +94,14 @@ class Bank:
 
 
 def find_voices(store: Store, number: int) -> dict[str, Voice]:
-    """Blind id → the update that was admitted under it, as it stood at admission.
+    """The updates of a round, as they stood at admission.
 
     Args:
         store: the ledger's store.
         number: of a round whose updates were admitted.
+
+    Returns:
+        Blind id → the update that was admitted under it.
 
     Raises:
         ObjectMissingError: admission has not ended.

@@ -39,6 +39,9 @@ class MeteredStore(Store):
     Attributes:
         calls: so far; all but a listing of more than 1000 keys are one request each.
         seconds: in calls, so far; those of threads add up.
+
+    Args:
+        env: where the store is, and who we are there.
     """
 
     def __init__(self, env: Environment) -> None:

@@ -77,6 +77,12 @@ def write_home(folder: Path, home: Home, credentials: Credentials, params: Param
 def read_home(folder: Path) -> Home:
     """What the machine of a folder knows.
 
+    Args:
+        folder: the machine's own.
+
+    Returns:
+        Its name and its addresses.
+
     Raises:
         ConfigError: it is no machine's folder, or the file is damaged.
     """
@@ -85,6 +91,12 @@ def read_home(folder: Path) -> Home:
 
 def read_credentials(folder: Path) -> Credentials:
     """Who the machine of a folder is to the store.
+
+    Args:
+        folder: the machine's own.
+
+    Returns:
+        Its keys; the secret shows in no text.
 
     Raises:
         ConfigError: it is no machine's folder, or the file is damaged.
@@ -119,6 +131,9 @@ def enter_home(folder: Path) -> tuple[Workspace, Home]:
 def this_home() -> tuple[Workspace, Home]:
     """The machine that this process works for, by ``CARDIOFED_HOME``.
 
+    Returns:
+        Its workspace, and what it knows.
+
     Raises:
         ConfigError: the variable is not set, or names no machine's folder.
     """
@@ -131,6 +146,12 @@ def this_home() -> tuple[Workspace, Home]:
 
 def read_invitation(path: Path) -> Invitation:
     """A hub's invitation.
+
+    Args:
+        path: of its file.
+
+    Returns:
+        What the file holds.
 
     Raises:
         ConfigError: no such file, or no invitation.

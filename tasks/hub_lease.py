@@ -69,11 +69,14 @@ def hold_lease(ws: Workspace, number: int, sleep: Callable[[float], None] = time
 
 
 def works_on(ws: Workspace, number: int) -> bool | None:
-    """Whether a live process works for the hub on a round; None where no process ever took the lease.
+    """Whether a live process works for the hub on a round.
 
     Args:
         ws: any workspace that may read the ledger.
         number: of the round.
+
+    Returns:
+        None where no process ever took the lease.
     """
     found = find_record(ws.store, hub_lease_key(), HubLease)
     if found is None:
@@ -84,6 +87,10 @@ def works_on(ws: Workspace, number: int) -> bool | None:
 
 def _await_end(ws: Workspace, sleep: Callable[[float], None]) -> None:
     """Return when no live process holds the lease.
+
+    Args:
+        ws: the hub's workspace.
+        sleep: waits some seconds.
 
     Raises:
         RoundError: its holder gave a sign while we looked.

@@ -6,11 +6,14 @@ from tasks.records import Candidates, Plan
 
 
 def lacks_updates(plan: Plan, candidates: Candidates) -> bool:
-    """Whether a round still lacks its quorum or a required site's update.
+    """Tell whether a round can do with the updates it has.
 
     Args:
         plan: of the round.
         candidates: as admitted so far.
+
+    Returns:
+        Whether its quorum or a required site's update is still lacking.
     """
     federation = plan.params.federation
     absent = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}

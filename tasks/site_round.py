@@ -61,6 +61,12 @@ VERBS: Mapping[Duty, Verb] = {
 def current_round(ws: Workspace) -> int:
     """The round that was opened last.
 
+    Args:
+        ws: any workspace that may read the ledger.
+
+    Returns:
+        Its number, from 1.
+
     Raises:
         RoundError: none was ever opened.
     """
