@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_signature_holds_for_its_bytes(key: Key) -> None:
 @pytest.mark.parametrize(
     "spoil", [lambda s: "", lambda s: s[:-8], lambda s: "A" + s[1:] if s[0] != "A" else "B" + s[1:]]
 )
-def test_a_spoilt_signature_is_refused(key: Key, spoil) -> None:  # type: ignore[no-untyped-def]
+def test_a_spoilt_signature_is_refused(key: Key, spoil: Callable[[str], str]) -> None:
     with pytest.raises(SignatureError, match=fingerprint(key.public)):
         verify(key.public, b"bytes", spoil(key.sign(b"bytes")), "here")
 
