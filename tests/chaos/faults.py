@@ -72,21 +72,17 @@ def damage_in_transit(table: Table, machine: Machine, request: str, chance: Rand
     return machine.link.set_trap(rf"PUT \S*/{request} ", at, spring)
 
 
-def damage_at_rest(
-    table: Table, federation: Federation, site: str, number: int, truncate: bool, chance: Random
-) -> Trap:
-    """Replace an upload's bytes, while the hub admits, behind everybody's back."""
-    update, adapter = update_key(site, number), adapter_key(site, number)
-    request = chance.choice((f"HEAD {update}", f"GET {update}", f"HEAD {adapter}"))
-    method, key = request.split()
+def damage_at_rest(table: Table, federation: Federation, site: str, number: int, truncate: bool) -> Trap:
+    """Replace an upload's bytes behind everybody's back, when the hub is about to learn that it is there."""
+    store, update, adapter = federation.store, update_key(site, number), adapter_key(site, number)
 
     def spring(rest: bytes) -> bytes:
-        replace_bytes(federation.store, adapter, truncate)
+        replace_bytes(store, adapter, truncate)
         kind = f"upload {'truncated' if truncate else 'corrupted'} in the store"
-        table.struck(kind, f"at the hub's {method} {Path(key).name}")
+        table.struck(kind, "as the hub finds update.json")
         return rest
 
-    return federation.hub.link.set_trap(rf"{method} \S*/{key} ", 1.0, spring)
+    return federation.hub.link.set_trap(rf"\w+ \S*/{update} ", 1.0, spring, lambda: store.exists(update))
 
 
 def replace_bytes(store: Store, key: str, truncate: bool) -> None:

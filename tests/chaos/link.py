@@ -25,12 +25,14 @@ class Trap:
         request: pattern of the request line, such as ``PUT /\\S+/adapter.safetensors``.
         at: share of the body that has gone to the store when it strikes.
         strike: what is done then.
+        ready: asked of a request that matches; False lets it pass.
         sprung: set afterwards.
     """
 
     request: re.Pattern[str]
     at: float
     strike: Strike
+    ready: Callable[[], bool] = lambda: True
     sprung: threading.Event = field(default_factory=threading.Event)
 
 
@@ -51,9 +53,11 @@ class Link:
         """The store, as the machine sees it."""
         return f"http://{HOST}:{self._server.getsockname()[1]}"
 
-    def set_trap(self, request: str, at: float, strike: Strike) -> Trap:
+    def set_trap(
+        self, request: str, at: float, strike: Strike, ready: Callable[[], bool] = lambda: True
+    ) -> Trap:
         """Strike once, on the first request that matches from now on."""
-        trap = Trap(re.compile(request), at, strike)
+        trap = Trap(re.compile(request), at, strike, ready)
         with self._lock:
             self._traps.append(trap)
         return trap
@@ -105,7 +109,7 @@ class Link:
     def _taken(self, line: str) -> Trap | None:
         with self._lock:
             for trap in self._traps:
-                if trap.request.match(line):
+                if trap.request.match(line) and trap.ready():
                     self._traps.remove(trap)
                     return trap
         return None

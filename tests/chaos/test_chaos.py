@@ -205,7 +205,7 @@ def test_full_disks_and_damaged_uploads_cost_at_most_the_damaged_update_which_is
         damage_in_transit(table, federation.machines[flipped], r"adapter\.safetensors", chance, cut=truncate),
         damage_in_transit(table, federation.machines[flipped], r"ratings\.json", chance, cut=not truncate),
         damage_in_transit(table, federation.hub, r"merged\.safetensors", chance, cut=truncate),
-        damage_at_rest(table, federation, spoilt, number, truncate, chance),
+        damage_at_rest(table, federation, spoilt, number, truncate),
     ]
     chaos.await_phase(number, SMALL_DISK, "train")
     free = fill_disk(table, federation.machines[SMALL_DISK], "in its training")
