@@ -96,6 +96,21 @@ def data_verify() -> None:
     console.print(verify_data(synthetic(), Path("data.dvc")), soft_wrap=True)
 
 
+@data_app.command("inspect")
+def data_inspect(folder: Annotated[Path, typer.Argument(help="A DICOM export.")]) -> None:
+    """Say of every DICOM series below a folder whether it is the short-axis cine, or why not."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tasks.dicom.inspect import inspect
+
+    table = Table("series", "modality", "images", "slices", "phases", "taken, or why not")
+    for row in inspect(folder):
+        counts = (str(count) for count in (row.images, row.slices, row.phases))
+        table.add_row(escape(row.description), escape(row.modality), *counts, escape(row.said))
+    console.print(table)
+
+
 @stage_app.command("cohort")
 def stage_cohort(
     root: Root,
