@@ -68,7 +68,9 @@ def choose(found: Sequence[Series], where: str) -> tuple[list[list[Header]], lis
         raise GeometryError(f"no short-axis cine ({said})", where, "give the folder with the short-axis cine")
     if len(whole) > 1:
         names = ", ".join(one[0].description or one[0].series_uid for one in whole)
-        raise GeometryError(f"{len(whole)} short-axis stacks: {names}", where, "leave one of them in the folder")
+        raise GeometryError(
+            f"{len(whole)} short-axis stacks: {names}", where, "leave one of them in the folder"
+        )
     return arrange(whole[0], where), verdicts
 
 
@@ -85,9 +87,9 @@ def stacks(found: Sequence[Series]) -> tuple[list[list[Header]], list[Verdict]]:
         if not reason:
             first = series.headers[0]
             alone = series.uid if slices > 1 else ""
-            groups[(_plane(first), first.study_uid, first.reference_uid, first.patient, first.shape, alone)] += (
-                series.headers
-            )
+            groups[
+                (_plane(first), first.study_uid, first.reference_uid, first.patient, first.shape, alone)
+            ] += series.headers
         verdicts.append(Verdict(series, slices, phases, reason))
     return list(groups.values()), verdicts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model.errors import DataError, UnreadableError
 from tasks.dicom.frames import headers_of
-from tasks.dicom.header import Header, load
+from tasks.dicom.header import BROKEN, EXPORT_AGAIN, Header, load, quiet
 
 FOREIGN = ("DICOMDIR",)
 
@@ -38,14 +38,17 @@ def find_series(folder: Path) -> list[Series]:
     words: dict[str, tuple[str, str]] = {}
     for path in _files(folder):
         data = load(path)
-        uid = str(data.get("SeriesInstanceUID") or f"(no series) {path.name}")
-        words.setdefault(uid, (str(data.get("SeriesDescription") or ""), str(data.get("Modality") or "")))
-        if words[uid][1] not in ("MR", ""):
-            continue
-        try:
-            images[uid] += headers_of(data, path)
-        except DataError as fault:
-            faults[uid].append(fault)
+        with quiet():
+            uid = str(data.get("SeriesInstanceUID") or f"(no series) {path.name}")
+            words.setdefault(uid, (str(data.get("SeriesDescription") or ""), str(data.get("Modality") or "")))
+            if words[uid][1] not in ("MR", ""):
+                continue
+            try:
+                images[uid] += headers_of(data, path)
+            except DataError as fault:
+                faults[uid].append(fault)
+            except BROKEN as error:
+                faults[uid].append(UnreadableError(f"a tag cannot be read: {error}", str(path), EXPORT_AGAIN))
     if not words:
         raise UnreadableError("no DICOM file found", str(folder), "give a folder that holds a DICOM export")
     return [Series(uid, *words[uid], tuple(images[uid]), tuple(faults[uid])) for uid in sorted(words)]
@@ -56,7 +59,9 @@ def _files(folder: Path) -> list[Path]:
         raise UnreadableError("no such folder", str(folder), "check the path")
 
     def closed(error: OSError) -> None:
-        raise UnreadableError(f"cannot be entered: {error}", str(folder), "give the right to read it") from error
+        raise UnreadableError(
+            f"cannot be entered: {error}", str(folder), "give the right to read it"
+        ) from error
 
     found = (Path(top) / name for top, _, names in os.walk(folder, onerror=closed) for name in names)
     return sorted(path for path in found if path.name not in FOREIGN and _is_dicom(path))

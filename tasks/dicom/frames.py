@@ -37,9 +37,7 @@ def headers_of(data: Any, path: Path) -> list[Header]:
         return [header_of(data, path)]
     if len(own) != count or count > MAX_FRAMES:
         raise UnreadableError(f"{count} frames announced, {len(own)} described", str(path), EXPORT_AGAIN)
-    shared = [
-        part for group in (data.get("SharedFunctionalGroupsSequence") or []) for part in _parts(group)
-    ]
+    shared = [part for group in (data.get("SharedFunctionalGroupsSequence") or []) for part in _parts(group)]
     return [header_of(data, path, index, (*_parts(group), *shared)) for index, group in enumerate(own)]
 
 

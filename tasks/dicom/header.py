@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +67,18 @@ class Header:
         return np.cross(np.array(self.row), np.array(self.column))
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's remarks on odd but harmless values, such as a UID with a leading zero, off the screen."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def load(path: Path, pixels: bool = False) -> pydicom.Dataset:
-    """Open one file; pydicom's remarks on harmless values stay quiet."""
+    """Open one file."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return pydicom.dcmread(path, stop_before_pixels=not pixels)
     except BROKEN as error:
         raise UnreadableError(f"not readable as DICOM: {error}", str(path), EXPORT_AGAIN) from error
@@ -90,13 +99,14 @@ def header_of(data: Any, path: Path, frame: int | None = None, groups: Any = ())
     """
     places = (*groups, data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return _header(places, path, frame)
     except DataError:
         raise
     except BROKEN as error:
-        raise UnreadableError(f"a tag holds no value of its kind: {error}", str(path), EXPORT_AGAIN) from error
+        raise UnreadableError(
+            f"a tag holds no value of its kind: {error}", str(path), EXPORT_AGAIN
+        ) from error
 
 
 def _header(places: tuple[Any, ...], path: Path, frame: int | None) -> Header:
@@ -154,7 +164,11 @@ def _axes(
     row = row / lengths[0]
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
-    return (float(row[0]), float(row[1]), float(row[2])), (float(column[0]), float(column[1]), float(column[2]))
+    return (float(row[0]), float(row[1]), float(row[2])), (
+        float(column[0]),
+        float(column[1]),
+        float(column[2]),
+    )
 
 
 def _tag(places: tuple[Any, ...], name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import IntensityError, UnreadableError
-from tasks.dicom.header import BROKEN, EXPORT_AGAIN, Header, load
+from tasks.dicom.header import BROKEN, EXPORT_AGAIN, Header, load, quiet
 
 
 def read_pixels(headers: Sequence[Header]) -> list[NDArray[np.float32]]:
@@ -44,10 +43,11 @@ def _decode(path: Path) -> NDArray[np.generic]:
     kind = str(data.get("PhotometricInterpretation") or "")
     if data.get("SamplesPerPixel") != 1 or kind != "MONOCHROME2":
         mend = "export the original grey images"
-        raise IntensityError(f"photometric interpretation {kind or 'missing'}, not MONOCHROME2", str(path), mend)
+        raise IntensityError(
+            f"photometric interpretation {kind or 'missing'}, not MONOCHROME2", str(path), mend
+        )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return np.asarray(data.pixel_array)
     except BROKEN as error:
         raise UnreadableError(f"pixels cannot be decoded: {error}", str(path), EXPORT_AGAIN) from error
