@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
 
 from model.errors import DataError, GeometryError, UnreadableError
 
@@ -21,6 +23,7 @@ EXPORT_AGAIN = "export the series again from the original images"
 BROKEN = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError),
     *(NotImplementedError, OverflowError, MemoryError, RuntimeError),
+    *(InvalidDicomError, struct.error),
 )
 """What pydicom and its decoders raise for damaged files."""
 
