@@ -149,7 +149,9 @@ def make_run(
 @contextmanager
 def speaking_to(env: Environment) -> Iterator[None]:
     """Let tasks that look into the environment for their store find this one."""
-    own = {f"CARDIOFED_{name.upper()}": str(value) for name, value in env.model_dump(exclude_none=True).items()}
+    own = {
+        f"CARDIOFED_{name.upper()}": str(value) for name, value in env.model_dump(exclude_none=True).items()
+    }
     own["CARDIOFED_S3_SECRET_KEY"] = env.s3_secret_key.get_secret_value()
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import COLUMN, NORMAL, ROW, STEP_MM, T, X, Y, Z, enhanced, image, stack, stored, write
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from model.errors import DataError, GeometryError, IntensityError, PhaseError, UnreadableError
 from tasks.dicom.cine import read_cine
 from tasks.dicom.inspect import inspect
-from tests.dicom_files import COLUMN, NORMAL, ROW, STEP_MM, T, X, Y, Z, enhanced, image, stack, stored, write
 
 TRUTH = np.array([[stored(t, z) for z in range(Z)] for t in range(T)], np.float32)
 Images = dict[tuple[int, int], Any]

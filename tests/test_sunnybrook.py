@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import T, Z, stack
 
 from model.errors import DataError, GeometryError, LabelError, PairError, PhaseError, UnreadableError
 from model.labels import LV, MYO
 from tasks.dicom.sunnybrook import read_sunnybrook
-from tests.dicom_files import T, Z, stack
 
 
 def square(low: float, high: float) -> str:
