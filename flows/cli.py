@@ -13,6 +13,7 @@ from rich.console import Console
 from flows.bench import bench
 from flows.doctor_cli import doctor
 from flows.hub_cli import hub_app
+from flows.keys_cli import keys_app
 from flows.live_cli import add_live
 from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, synthetic
 from flows.policy_cli import policy
@@ -30,6 +31,7 @@ app.add_typer(stage_app, name="stage")
 app.add_typer(study_app, name="study")
 app.add_typer(bench, name="bench")
 app.add_typer(hub_app, name="hub")
+app.add_typer(keys_app, name="keys")
 app.add_typer(round_app, name="round")
 app.add_typer(site_app, name="site")
 add_live(app)

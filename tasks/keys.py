@@ -147,4 +147,6 @@ def _decoded(text: str, size: int) -> bytes:
         raise ValueError("no base64") from error
     if len(data) != size:
         raise ValueError("wrong length")
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("two spellings of the same bytes")
     return data

@@ -31,6 +31,13 @@ class Record(BaseModel):
     version: Literal[1] = 1
 
 
+class PublicIdentity(Record):
+    """What everybody may know of a machine's keys."""
+
+    sign: str = Field(description="ed25519: and 32 bytes in base64, that its records are sealed with")
+    age: str = Field(description="age1…, that packages for it are encrypted to")
+
+
 class Architecture(Record):
     """The network that weights belong to."""
 

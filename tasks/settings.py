@@ -247,6 +247,17 @@ class Environment(BaseSettings):
     )
 
 
+class _KeySettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="CARDIOFED_", frozen=True)
+
+    key_passphrase: SecretStr = SecretStr("")
+
+
+def key_passphrase() -> str:
+    """What locks this machine's signing key, from CARDIOFED_KEY_PASSPHRASE; empty for a key without."""
+    return _KeySettings().key_passphrase.get_secret_value()
+
+
 def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
     """Read ``params.yaml`` and lay ``section.key=value`` overrides over it.
 
