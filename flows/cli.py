@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.bench import bench
+from flows.dependencies_cli import dependencies
 from flows.doctor_cli import doctor
 from flows.hub_cli import hub_app
 from flows.keys_cli import keys_app
@@ -36,6 +37,7 @@ app.add_typer(round_app, name="round")
 app.add_typer(site_app, name="site")
 add_live(app)
 app.command()(doctor)
+app.command()(dependencies)
 hub_app.command("policy")(policy)
 console = Console()
 

@@ -20,7 +20,8 @@ CardiofedError                1
 │   ├── RankError                factors that do not multiply, or a rank beyond the limit
 │   └── ShapeError               unknown layer, wrong shape, wrong dtype, not finite
 ├── RoundError                6  the protocol cannot go on (quorum missed, nothing to merge)
-├── ServerError               7  an embedded server did not start (port taken, crashed)
+├── ServerError               7  an embedded server did not start (port taken, crashed), or a service not answer
+│   └── NotAskedError            a public service could not be asked, so nothing is known either way
 ├── DiskError                 8  a file could not be written whole
 └── TrustError                9  something is not what its author made, or its author is nobody we know
     ├── SignatureError           no signature, a wrong one, or one for another place
@@ -142,6 +143,10 @@ class ServerError(CardiofedError):
     """An embedded server did not start or died."""
 
     exit_code = 7
+
+
+class NotAskedError(ServerError):
+    """A public service could not be asked, so nothing is known either way."""
 
 
 class DiskError(CardiofedError):
