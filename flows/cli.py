@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.bench import bench
+from flows.data_cli import data_app
 from flows.dependencies_cli import dependencies
 from flows.doctor_cli import doctor
 from flows.hub_cli import hub_app
@@ -25,7 +26,6 @@ from model.errors import CardiofedError
 from tasks.ledger import checked_name
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data_app = typer.Typer(no_args_is_help=True, help="The synthetic cohort in data/.")
 stage_app = typer.Typer(no_args_is_help=True, help="One stage of the pipeline; `dvc repro` calls these.")
 app.add_typer(data_app, name="data")
 app.add_typer(stage_app, name="stage")
@@ -84,35 +84,6 @@ def results(
     from tasks.across_seeds import seed_tables
 
     print(seed_tables([runs / checked_name(name, "run") for name in names]))
-
-
-@data_app.command("make")
-def data_make() -> None:
-    """Write the synthetic cohort to data/, unless it is there."""
-    synthetic()
-
-
-@data_app.command("verify")
-def data_verify() -> None:
-    """Say whether data/ is, byte for byte, what data.dvc pins; makes it first when it is missing."""
-    from tasks.verify import verify_data
-
-    console.print(verify_data(synthetic(), Path("data.dvc")), soft_wrap=True)
-
-
-@data_app.command("inspect")
-def data_inspect(folder: Annotated[Path, typer.Argument(help="A DICOM export.")]) -> None:
-    """Say of every DICOM series below a folder whether it is the short-axis cine, or why not."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tasks.dicom.inspect import inspect
-
-    table = Table("series", "modality", "images", "slices", "phases", "taken, or why not")
-    for row in inspect(folder):
-        counts = (str(count) for count in (row.images, row.slices, row.phases))
-        table.add_row(escape(row.description), escape(row.modality), *counts, escape(row.said))
-    console.print(table)
 
 
 @stage_app.command("cohort")

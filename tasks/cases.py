@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict
 
 from model.errors import GeometryError, IntensityError, LabelError, UnreadableError
 from model.geometry import Crop, Orientation, orientation_of
+from model.labels import STRUCTURES
 
 CASES_FILE, CARD_FILE = "cases.csv", "card.json"
+ALL_LABELS = frozenset(STRUCTURES.values())
 SPACING_MM = (0.2, 50.0)
 """What a voxel of a cine stack can measure; outside it the unit is wrong."""
 BROKEN_FILE = (
@@ -34,10 +36,18 @@ EXPORT_AGAIN = "export the series again from the original images"
 
 @dataclass(frozen=True)
 class Frame:
-    """One cardiac phase: the image file and its mask file."""
+    """One cardiac phase: the image file and its mask file.
+
+    Attributes:
+        image, mask: NIfTI files on one grid.
+        labels: structures that were annotated; of the others the mask says nothing, not even that they are absent.
+        holes: whether voxels may be 255, which nobody annotated.
+    """
 
     image: Path
     mask: Path
+    labels: frozenset[int] = ALL_LABELS
+    holes: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,22 @@ class Volume:
     affine: NDArray[np.float64]
 
 
+def label_names(labels: frozenset[int]) -> str:
+    """Annotated structures as a table writes them, such as ``RV MYO LV``; empty for none."""
+    return " ".join(name for name, label in STRUCTURES.items() if label in labels)
+
+
+def labels_named(text: str) -> frozenset[int]:
+    """The inverse of :func:`label_names`.
+
+    Raises:
+        ValueError: a word is no structure.
+    """
+    if unknown := set(text.split()) - STRUCTURES.keys():
+        raise ValueError(f"{sorted(unknown)} are no structures")
+    return frozenset(STRUCTURES[name] for name in text.split())
+
+
 @dataclass(frozen=True)
 class CaseRow:
     """One row of ``cases.csv``: one patient, one phase."""
@@ -98,6 +124,12 @@ class CaseRow:
     crop_spacing_mm: float
     vendor: str
     centre: str
+    labels: str = label_names(ALL_LABELS)
+
+    @property
+    def annotated(self) -> frozenset[int]:
+        """The structures that the mask speaks of."""
+        return labels_named(self.labels)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -161,8 +193,8 @@ def read_volume(path: Path, mask: bool = False) -> Volume:
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
             raise ImageFileError(f"{type(image).__name__} instead of NIfTI")
-        affine = _checked_affine(image, path)
-        _need_real_numbers(image.get_data_dtype(), mask, path)
+        affine = checked_affine(image, path)
+        need_real_numbers(image.get_data_dtype(), mask, path)
         stored = (
             np.asanyarray(image.dataobj) if mask else image.get_fdata(dtype=np.float32, caching="unchanged")
         )
@@ -173,18 +205,40 @@ def read_volume(path: Path, mask: bool = False) -> Volume:
     return Volume(orientation.to_native(stored), (z, y, x), orientation, affine)
 
 
-def _need_real_numbers(dtype: np.dtype[Any], mask: bool, path: Path) -> None:
+def need_real_numbers(dtype: np.dtype[Any], mask: bool, path: Path) -> None:
+    """Refuse colour and complex voxels.
+
+    Args:
+        dtype: as stored.
+        mask: whether the file is a mask.
+        path: of the file.
+
+    Raises:
+        IntensityError, LabelError: an image's, a mask's voxels are not one real number each.
+    """
     if np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating):
         return
     kind, mend = (LabelError, "export the mask as integers") if mask else (IntensityError, EXPORT_AGAIN)
     raise kind(f"holds voxels of type {dtype}, not one real number each", str(path), mend)
 
 
-def _checked_affine(image: Any, path: Path) -> NDArray[np.float64]:
-    if len(image.shape) != 3:
-        raise GeometryError(
-            f"has shape {image.shape}, not 3-D", str(path), "write one file per cardiac phase"
-        )
+def checked_affine(image: Any, path: Path, axes: int = 3) -> NDArray[np.float64]:
+    """The affine of a NIfTI file whose header says where its voxels lie.
+
+    Args:
+        image: as nibabel has opened it.
+        path: of its file.
+        axes: that it must have: 3, or 4 with time last.
+
+    Returns:
+        ``(4, 4)`` float64, file voxel indices to RAS+ mm.
+
+    Raises:
+        GeometryError: other axes, no voxels, or spacing missing, implausible or at odds with the affine.
+    """
+    if len(image.shape) != axes:
+        mend = "write one file per cardiac phase" if axes == 3 else "give the cine with all its phases"
+        raise GeometryError(f"has shape {image.shape}, not {axes}-D", str(path), mend)
     if 0 in image.shape:
         raise GeometryError(f"has shape {image.shape}, no voxel at all", str(path), EXPORT_AGAIN)
     header = _stored_header(image, path)
@@ -246,6 +300,8 @@ def read_cases(site_home: Path, split: str | None = None) -> tuple[CaseRow, ...]
                 CaseRow(**{field.name: casts[str(field.type)](line[field.name]) for field in fields(CaseRow)})
                 for line in csv.DictReader(file)
             ]
+        for row in rows:
+            labels_named(row.labels)
     except (OSError, KeyError, ValueError, TypeError) as e:
         raise UnreadableError(f"no usable case table: {e}", str(path), "prepare the site's data again") from e
     return tuple(row for row in rows if split in (None, row.split))

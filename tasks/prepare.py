@@ -17,7 +17,6 @@ from model.heart import heart_centre
 from model.intensity import normalise
 from model.seeds import derive_seed
 from model.split import SPLITS, split_patients
-from tasks.acdc import read_acdc
 from tasks.cases import (
     CARD_FILE,
     CASES_FILE,
@@ -29,6 +28,7 @@ from tasks.cases import (
     write_cases,
 )
 from tasks.dataset_md5 import dataset_md5
+from tasks.importers.acdc import read_acdc
 from tasks.settings import Data, Params
 from tasks.sites import form_sites
 from tasks.slices import Slices, join_slices, save_slices, volume_slices

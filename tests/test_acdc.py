@@ -34,7 +34,7 @@ from model.errors import (
     UnreadableError,
 )
 from model.labels import LV, RV
-from tasks.acdc import read_acdc
+from tasks.importers.acdc import read_acdc
 from tasks.sites import form_sites, safe_name
 
 IMAGE, MASK = "patient001_frame01.nii.gz", "patient001_frame01_gt.nii.gz"

@@ -54,6 +54,13 @@ def find_series(folder: Path) -> list[Series]:
     return [Series(uid, *words[uid], tuple(images[uid]), tuple(faults[uid])) for uid in sorted(words)]
 
 
+def holds_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, or a folder holds one at any depth."""
+    if path.is_dir():
+        return any(holds_dicom(Path(top) / name) for top, _, names in os.walk(path) for name in names)
+    return path.name not in FOREIGN and _is_dicom(path)
+
+
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UnreadableError("no such folder", str(folder), "check the path")

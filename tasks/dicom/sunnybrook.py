@@ -31,7 +31,7 @@ class Sunnybrook:
     Attributes:
         ed, es: index along T.
         ed_mask, es_mask: ``(Z, Y, X)`` uint8.
-        ed_slices, es_slices: ``(Z,)`` True where a reader has drawn.
+        ed_slices, es_slices: ``(Z,)`` True where a reader has drawn all that the phase's labels promise.
         ed_labels, es_labels: the labels that were drawn.
     """
 
@@ -72,7 +72,8 @@ def read_sunnybrook(images: Path, contours: Path) -> Sunnybrook:
     if lonely := sorted(set(drawn["o"]) - set(drawn["i"])):
         raise PairError(f"epicardium without endocardium in slice {lonely[0][1]}", str(contours), FIX)
     inner, outer = drawn["i"], drawn["o"]
-    marks = {t: np.array([(t, z) in inner for z in range(cine.values.shape[1])]) for t in (ed, es)}
+    depth = range(cine.values.shape[1])  # at ED a slice counts with both contours, outer implies inner
+    marks = {t: np.array([(t, z) in drawn for z in depth]) for t, drawn in ((ed, outer), (es, inner))}
     ed_mask, es_mask = (_mask(t, cine, inner, outer, contours) for t in (ed, es))
     return Sunnybrook(cine, ed, es, ed_mask, es_mask, marks[ed], marks[es])
 

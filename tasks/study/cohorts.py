@@ -12,8 +12,8 @@ import numpy as np
 
 from model.partitions import imbalanced, mixed_clinic
 from model.seeds import derive_seed
-from tasks.acdc import read_acdc
 from tasks.files import sha256_bytes, write_atomic
+from tasks.importers.acdc import read_acdc
 from tasks.prepare import prepare
 from tasks.settings import Params
 from tasks.study.scenarios import N_SITES, Partition
