@@ -81,11 +81,11 @@ def _by_patient(table: Path) -> dict[str, dict[str, dict[str, str]]]:
 def _patient(name: str, lines: dict[str, dict[str, str]], table: Path) -> Patient:
     if set(lines) != set(PHASES):
         raise PhaseError(f"patient {name} has {sorted(lines)}, not ED and ES", str(table), "import again")
-    frames, root = [], table.parent.resolve()
+    frames, root = [], table.parent
     for phase in PHASES:
         line = lines[phase]
         image, mask = (root / line[kind] for kind in ("image", "mask"))
-        if not all(path.resolve().is_relative_to(root) for path in (image, mask)):
+        if not all(path.resolve().is_relative_to(root.resolve()) for path in (image, mask)):
             raise UnreadableError(f"names a file outside its folder for {name}", str(table), "import again")
         try:
             frames.append(Frame(image, mask, labels_named(line["labels"]), holes=True))
