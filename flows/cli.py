@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.audit_cli import audit_app
 from flows.bench import bench
 from flows.data_cli import data_app
 from flows.dependencies_cli import dependencies
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 stage_app = typer.Typer(no_args_is_help=True, help="One stage of the pipeline; `dvc repro` calls these.")
 app.add_typer(data_app, name="data")
 app.add_typer(stage_app, name="stage")
+app.add_typer(audit_app, name="audit")
 app.add_typer(study_app, name="study")
 app.add_typer(bench, name="bench")
 app.add_typer(hub_app, name="hub")

@@ -18,8 +18,11 @@ from flows.calls import call_sites, end_calls, keep_to_round
 from flows.compute import one_thread_each
 from flows.only_one import only_one
 from flows.round import coloured
+from flows.runs import run_role
 from flows.status import publish_status
 from model.errors import RoundError
+from tasks.audit.hub_facts import started
+from tasks.audit.record import append_missing
 from tasks.awaiting import Outlook, await_sites, is_silent
 from tasks.close import close_failed
 from tasks.durations import SitePhase
@@ -62,6 +65,7 @@ def federated_round(round: Round = None) -> State[Any]:
         return Completed(name="Nothing to do", message=f"round {number} is over")
     with only_one(ws.root), hold_lease(ws, number):
         refuse_past(ws, number)
+        append_missing(ws, number, [started(number, *run_role())])
         phases.gather(ws, need_base(ws.base_home))
         plan = phases.open_(ws, number)
         sites = [member.site for member in plan.members]

@@ -17,6 +17,8 @@ from flows.progress import advance
 from model.errors import DiskError, StoreDeniedError, StoreError
 from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
+from tasks.audit.hub_facts import versioned
+from tasks.audit.record import recorded
 from tasks.close import close_round
 from tasks.compare import average_full, train_alone, train_full
 from tasks.enrol import found_federation
@@ -80,16 +82,18 @@ def phase(name: str, function: Callable[P, R], say: Callable[[R], str]) -> Task[
 
 found = phase("found federation", found_federation, words.founded)
 gather = phase("gather federation", gather_federation, words.founded)
-open_ = phase("open round {number}", open_round, words.opened)
+open_ = phase("open round {number}", recorded(open_round), words.opened)
 train = phase("train {site}", train_site, words.trained)
-admit = phase("admit round {number}", admit_updates, words.admitted)
+admit = phase("admit round {number}", recorded(admit_updates), words.admitted)
 rate = phase("rate {site}", rate_candidates, words.rated)
-merge = phase("merge round {number}", merge_updates, words.merged)
+merge = phase("merge round {number}", recorded(merge_updates), words.merged)
 judge = phase("judge {site}", judge_merged, words.judged)
-close = phase("close round {number}", close_round, words.closed)
+close = phase("close round {number}", recorded(close_round), words.closed)
 adapt = phase("adapt {site}", adapt_site, words.adapted)
-version = phase("version round {number}", keep_round, words.kept)
-report = phase("report round {number}", publish_round, lambda size: f"report of {size / 1000:.0f} kB")
+version = phase("version round {number}", recorded(keep_round, versioned, thorough=True), words.kept)
+report = phase(
+    "report round {number}", recorded(publish_round), lambda size: f"report of {size / 1000:.0f} kB"
+)
 
 alone = phase("train alone {site}", train_alone, lambda _: "trained alone")
 full = phase("fedavg {site}", train_full, lambda _: "trained full weights")

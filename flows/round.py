@@ -11,8 +11,10 @@ from prefect.futures import wait
 from prefect.states import Completed
 
 from flows import phases
-from flows.runs import all_cores
+from flows.runs import all_cores, run_role
 from model.errors import RoundError
+from tasks.audit.hub_facts import started
+from tasks.audit.record import append_missing
 from tasks.close import close_failed
 from tasks.records import Close, Plan
 from tasks.workspace import Workspace, open_workspace
@@ -35,6 +37,7 @@ def federated_round(root: str, number: int) -> State[Any]:
         The flow's final state; its name says so when the round was rejected, degraded or stepped back.
     """
     ws = open_workspace(root)
+    append_missing(ws, number, [started(number, *run_role())])
     plan = phases.open_(ws, number)
     sites = [member.site for member in plan.members]
 

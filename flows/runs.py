@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Crashed
@@ -33,6 +34,13 @@ def settle_interrupted() -> None:
 def run_name() -> str:
     """The run's folder name; its path stays on this machine."""
     return Path(str(flow_run.parameters["root"])).name
+
+
+def run_role() -> tuple[str, str]:
+    """What started the present flow run, ``schedule`` or ``hand``, and Prefect's id of it."""
+    context = FlowRunContext.get()
+    found = context.flow_run if context else None
+    return ("schedule" if found and found.auto_scheduled else "hand"), str(found.id if found else "")
 
 
 def all_cores() -> TaskRunner[PrefectFuture[Any]]:

@@ -68,6 +68,11 @@ class MeteredStore(Store):
         with self._metered():
             return super().sha256_of(key)
 
+    def look(self, key: str) -> tuple[ObjectInfo, str | None] | None:
+        """See :meth:`tasks.store.Store.look`."""
+        with self._metered():
+            return super().look(key)
+
     def list(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`tasks.store.Store.list`."""
         with self._metered():

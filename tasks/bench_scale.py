@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
+from tasks.audit.record import append_missing
 from tasks.awaiting import await_sites
 from tasks.bench_merge import _peak_bytes, _reset_peak
 from tasks.bench_run import MeteredWorkspace, make_run, prepare_patients, speaking_to
@@ -46,8 +47,9 @@ TINY = (
     "lora.trained_levels=1",
     "merge.rank_max=16",
 )
-PHASES = ("found", "open", "wait", "admit", "merge", "close", "version", "report", "status")
-"""What the hub does in a round. ``wait`` is one look at every site in each of the four phases that it waits for."""
+PHASES = ("found", "open", "wait", "admit", "merge", "close", "version", "report", "audit", "status")
+"""What the hub does in a round. ``wait`` is one look at every site in each of the four phases that it waits for;
+``audit`` continues the audit log after each of the hub's phases."""
 RECORDS = {"plan": plan_key, "candidates": candidates_key, "merge": merge_key, "close": close_key}
 """The hub's records that every site reads."""
 
@@ -144,14 +146,19 @@ def play(
         hub = _Hub(ws, n)
         hub.does("found", lambda: found_federation(ws, base))
         hub.does("open", lambda: open_round(ws, 1))
+        hub.does("audit", lambda: append_missing(ws, 1))
         hub.asks("train", train_site, sites)
         hub.does("admit", lambda: admit_updates(ws, 1))
+        hub.does("audit", lambda: append_missing(ws, 1))
         hub.asks("rate", rate_candidates, sites)
         hub.does("merge", lambda: merge_updates(ws, 1))
+        hub.does("audit", lambda: append_missing(ws, 1))
         hub.asks("judge", judge_merged, sites)
         hub.does("close", lambda: close_round(ws, 1))
+        hub.does("audit", lambda: append_missing(ws, 1))
         hub.asks("adapt", adapt_site, sites)
         hub.does("version", lambda: keep_round(ws, 1))
+        hub.does("audit", lambda: append_missing(ws, 1, thorough=True))
         hub.does(
             "report", lambda: render_report(ws.root, ws.hub_home / "report.html", images=False, tested=False)
         )

@@ -16,6 +16,7 @@ RECORD_BYTES = OF_HUB.n_bytes
 """A larger record is refused before it is downloaded; for a site's, :mod:`tasks.limits` draws it closer."""
 
 FEDERATION = "global/federation.json"
+AUDIT = "global/audit/"
 SITE_FILES = ("adapter.safetensors", "update.json", "ratings.json", "verdict.json", "evaluation.json")
 """Everything a site publishes in a round."""
 
@@ -207,6 +208,23 @@ def contact_key(site: str, number: int) -> str:
 def waiting_key(number: int) -> str:
     """Whom the hub waits for in a round, and until when."""
     return f"{round_prefix(number)}waiting.json"
+
+
+def audit_segment_key(n: int) -> str:
+    """A piece of the audit log.
+
+    Args:
+        n: number of its first entry.
+
+    Returns:
+        ``global/audit/00000042.jsonl`` for entry 42.
+    """
+    return f"{AUDIT}{n:08d}.jsonl"
+
+
+def audit_head_key() -> str:
+    """The hub's word for how far the audit log goes."""
+    return f"{AUDIT}head.json"
 
 
 def current_key() -> str:

@@ -184,6 +184,14 @@ class Store:
         except ObjectMissingError:
             return None
 
+    def look(self, key: str) -> tuple[ObjectInfo, str | None] | None:
+        """Size, time and announced hash of an object, without its bytes; None where there is none."""
+        try:
+            head = self._head(key)
+        except ObjectMissingError:
+            return None
+        return ObjectInfo(key, head["ContentLength"], head["LastModified"]), _announced(head)
+
     def list(self, prefix: str) -> list[ObjectInfo]:
         """All objects whose key starts with ``prefix``, by key; empty when there are none."""
 

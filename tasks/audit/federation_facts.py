@@ -1,0 +1,61 @@
+"""The facts of the federation: who is invited, who has joined, who takes part on which base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import JsonValue
+
+from tasks.audit.entry import Fact, Kind
+from tasks.audit.log import Log
+from tasks.audit.site_facts import facts_of_keys
+from tasks.ledger import FEDERATION, card_key, get_record, roster_key
+from tasks.records import FederationRecord
+from tasks.roster import Roster
+from tasks.store import Store
+
+
+def federation_facts(store: Store, log: Log) -> Iterator[Fact]:
+    """What has changed in the federation since the log was last continued.
+
+    Args:
+        store: the ledger's store.
+        log: as it stands.
+
+    Yields:
+        ``founded`` or ``members``, ``invited``, ``dismissed``, ``joined``.
+    """
+    yield from _roster_facts(store, log)
+    found = store.look(FEDERATION)
+    if found is None or log.tells(found[0]):
+        return
+    info, sha256 = found
+    record = get_record(store, FEDERATION, FederationRecord)
+    sites: list[JsonValue] = [member.site for member in record.members]
+    facts: dict[str, JsonValue] = {"base_sha256": record.base.sha256, "sites": sites}
+    kind: Kind = "members" if any(e.kind == "founded" for e in log.entries) else "founded"
+    yield Fact(kind, None, None, FEDERATION, sha256, info.size, facts, info.modified)
+    yield from facts_of_keys(store, log, [card_key(member.site) for member in record.members])
+
+
+def _roster_facts(store: Store, log: Log) -> Iterator[Fact]:
+    found = store.look(roster_key())
+    if found is None or log.tells(found[0]):
+        return
+    info, sha256 = found
+    now, before = set(get_record(store, roster_key(), Roster).sites), invited_sites(log)
+    for site in sorted(now - before):
+        yield Fact("invited", None, site, roster_key(), sha256, info.size, {}, info.modified)
+    for site in sorted(before - now):
+        yield Fact("dismissed", None, site, roster_key(), sha256, info.size, {}, info.modified)
+
+
+def invited_sites(log: Log) -> set[str]:
+    """Who is invited, as the log tells it."""
+    sites: set[str] = set()
+    for entry in log.entries:
+        if entry.site and entry.kind == "invited":
+            sites.add(entry.site)
+        elif entry.site and entry.kind == "dismissed":
+            sites.discard(entry.site)
+    return sites

@@ -1,0 +1,76 @@
+"""A log of two rounds in a real store, and ways to spoil a copy of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from federation_files import SITES, found
+
+from tasks.adapt import adapt_site
+from tasks.admit import admit_updates
+from tasks.audit.entry import GENESIS, Head, head_statement, line_sha256
+from tasks.audit.record import append_missing, hub_key, recorded
+from tasks.close import close_round
+from tasks.files import json_bytes
+from tasks.judge import judge_merged
+from tasks.ledger import AUDIT, audit_head_key
+from tasks.merge import merge_updates
+from tasks.open import open_round
+from tasks.rate import rate_candidates
+from tasks.train import train_site
+from tasks.workspace import Workspace
+
+
+def logged_round(ws: Workspace, number: int) -> None:
+    """All phases of a round, the log continued after each of the hub's, as the flows do."""
+    recorded(open_round)(ws, number)
+    for site in SITES:
+        train_site(ws, number, site)
+    recorded(admit_updates)(ws, number)
+    for site in SITES:
+        rate_candidates(ws, number, site)
+    recorded(merge_updates)(ws, number)
+    for site in SITES:
+        judge_merged(ws, number, site)
+    recorded(close_round)(ws, number)
+    for site in SITES:
+        adapt_site(ws, number, site)
+    append_missing(ws, number, thorough=True)
+
+
+def logged_rounds(ws: Workspace, rounds: int = 2) -> Workspace:
+    found(ws)
+    for number in range(1, rounds + 1):
+        logged_round(ws, number)
+    return ws
+
+
+def read_log(copy: Path) -> list[bytes]:
+    """All lines of a copy of the ledger."""
+    segments = sorted((copy / AUDIT).glob("*.jsonl"))
+    return [line for path in segments for line in path.read_bytes().splitlines()]
+
+
+def write_log(copy: Path, lines: list[bytes]) -> None:
+    """One segment with these lines in place of all."""
+    for path in (copy / AUDIT).glob("*.jsonl"):
+        path.unlink()
+    (copy / AUDIT / "00000000.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def chained(entries: list[dict[str, object]]) -> list[bytes]:
+    """Lines of these entries, numbered and chained anew, as a hub that lies would do."""
+    lines: list[bytes] = []
+    for n, entry in enumerate(entries):
+        previous = line_sha256(lines[-1]) if lines else GENESIS
+        lines.append(json_bytes({**entry, "n": n, "previous": previous}).rstrip(b"\n"))
+    return lines
+
+
+def sign_again(copy: Path, ws: Workspace) -> None:
+    """The hub's checkpoint over whatever stands in the copy."""
+    lines, key = read_log(copy), hub_key(ws)
+    sha256 = line_sha256(lines[-1])
+    signature = key.sign(head_statement(len(lines), sha256))
+    head = Head(count=len(lines), sha256=sha256, hub=key.public, signature=signature)
+    (copy / audit_head_key()).write_bytes(json_bytes(head.model_dump(mode="json")))
