@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from audit_files import chained, logged_rounds, read_log, sign_again, write_log
 from federation_files import SITES, delete, new_run, objects, use_store
+from typer.testing import CliRunner
 
+from flows.cli import app
 from infra.s3_server import S3Server
 from model.errors import AuditError
 from tasks.audit.entry import Fact, line_of
@@ -256,3 +258,18 @@ def test_a_hub_does_not_go_on_with_a_log_that_is_not_its_own(short: Workspace) -
     (short.hub_home / COPY_FILE).write_bytes(b"\n".join([*log.lines[:-1], log.lines[-1] + b" "]) + b"\n")
     with pytest.raises(AuditError, match=f"entry {log.count - 1} is not the one"):
         append_missing(short, 9)
+
+
+def test_the_command_shows_a_hospitals_departures_and_refuses_a_spoilt_copy(
+    copy: Path, ws: Workspace
+) -> None:
+    runner, key = CliRunner(), hub_key(ws).public
+    shown = runner.invoke(app, ["audit", "show", str(copy), "--site", "lakeside"])
+    size = sum(info.size for info in ws.store.list("sites/lakeside/"))
+    assert f"{size} bytes have left lakeside" in shown.output
+    assert runner.invoke(app, ["audit", "verify", str(copy), "--hub-key", key]).exit_code == 0
+    lines = read_log(copy)
+    write_log(copy, [*lines[:7], *lines[8:]])
+    refused = runner.invoke(app, ["audit", "verify", str(copy), "--hub-key", key])
+    assert isinstance(refused.exception, AuditError)
+    assert refused.exception.what.startswith("entry 7 is missing")
