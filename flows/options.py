@@ -18,8 +18,10 @@ Set = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="Folder of the data set; the synthetic cohort when left out.")
 ]
-Layout = Annotated[str, typer.Option(help="How the data set is laid out: acdc.")]
-Sites = Annotated[str, typer.Option(help="How sites are formed: folder, group, or csv:FILE:COLUMN.")]
+Layout = Annotated[str, typer.Option(help="acdc, imported, mnms, nifti, dicom or sunnybrook: docs/data.md.")]
+Sites = Annotated[
+    str, typer.Option(help="How sites are formed: folder, group, vendor, centre, or csv:FILE:COLUMN.")
+]
 Public = Annotated[Path | None, typer.Option(help="Pretrain on this public cohort instead of phantoms.")]
 Port = Annotated[int | None, typer.Option(help="A free one is taken when left out.")]
 Run = Annotated[str, typer.Option(help="Name of the run; the same name continues it.")]

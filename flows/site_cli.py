@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.options import Layout
+
 console = Console()
 site_app = typer.Typer(no_args_is_help=True, help="A hospital's machine.")
 
@@ -52,7 +54,7 @@ def site_join(
     invitation: Annotated[Path, typer.Argument(help="The file the hub has sent.")],
     home: Home,
     data: Annotated[Path, typer.Option(help="Folder of this hospital's data set.")],
-    layout: Annotated[str, typer.Option(help="How the data set is laid out: acdc.")] = "acdc",
+    layout: Layout = "acdc",
 ) -> None:
     """Make this hospital's folder, prepare its data and tell the hub."""
     from tasks.homes import read_invitation

@@ -11,13 +11,15 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from model.partial import PARTIAL
+
 
 def augment(images: Tensor, masks: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """One random variant of every slice.
 
     Args:
         images: ``(N, 1, Y, X)`` float32, z-scored.
-        masks: ``(N, Y, X)`` int64.
+        masks: ``(N, Y, X)`` int64, which may be partial (:mod:`model.partial`).
         generator: the only source of randomness.
 
     Returns:
@@ -29,8 +31,11 @@ def augment(images: Tensor, masks: Tensor, generator: Generator) -> tuple[Tensor
     shift = torch.stack([_uniform(n, -0.1, 0.1, generator) for _ in range(2)], dim=1)
     grid = _affine_grid(turn, zoom, shift, images.shape)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    labels = F.grid_sample(masks[:, None].float(), grid, mode="nearest", align_corners=False)
-    return _recolour(moved, generator), labels[:, 0].round().long()
+    border = masks.flatten(1).amax(1)  # beyond the border lies background, or what is as unknown as the slice
+    border = torch.where(border >= PARTIAL, border, 0)[:, None, None]
+    shifted = (masks - border)[:, None].float()
+    labels = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
+    return _recolour(moved, generator), labels[:, 0].round().long() + border
 
 
 def _affine_grid(turn: Tensor, zoom: Tensor, shift: Tensor, shape: torch.Size) -> Tensor:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.labels import N_CLASSES
+from model.labels import N_CLASSES, UNKNOWN
+from model.partial import annotated_in, is_partial
 
 
 def segment(net: nn.Module, images: Tensor, batch: int = 16) -> Tensor:
@@ -23,17 +24,22 @@ def structure_dice(predicted: Tensor, true: Tensor) -> Tensor:
 
     Args:
         predicted: labels ``(N, Y, X)``.
-        true: labels ``(N, Y, X)``.
+        true: labels ``(N, Y, X)``, which may be partial (:mod:`model.partial`); unknown voxels do not count.
 
     Returns:
-        ``(N, 3)`` float64, in the order of the labels; NaN where a structure stands in neither mask.
+        ``(N, 3)`` float64, in the order of the labels; NaN where a structure stands in neither mask, or was not
+        annotated.
     """
+    partial = is_partial(true)
+    if partial:
+        predicted = torch.where(true == UNKNOWN, 0, predicted)
     rows = []
     for label in range(1, N_CLASSES):
         p, t = (predicted == label).flatten(1), (true == label).flatten(1)
         size = (p.sum(1) + t.sum(1)).double()
         rows.append(2 * (p & t).sum(1) / size)  # 0 / 0 is NaN: undefined, not 0
-    return torch.stack(rows, dim=1)
+    dice = torch.stack(rows, dim=1)
+    return dice.masked_fill(~annotated_in(true), torch.nan) if partial else dice
 
 
 def slice_dice(predicted: Tensor, true: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from monai.losses import DiceCELoss
 from torch import Generator, Tensor, nn
 
 from model.methods.fedprox import proximal_gradient
+from model.partial import is_partial, partial_loss
 
 Batch = tuple[Tensor, Tensor]
-"""Images ``(N, 1, Y, X)`` float32 and masks ``(N, Y, X)`` int64."""
+"""Images ``(N, 1, Y, X)`` float32 and masks ``(N, Y, X)`` int64, which may be partial (:mod:`model.partial`)."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ class Training:
         )
         self.proximal = proximal
         self.anchors = [p.detach().clone() for p in self.parameters] if proximal else []
-        weights = None if cold is None else torch.tensor(cold.class_weights)
+        self.weights = None if cold is None else torch.tensor(cold.class_weights)
         self.loss = DiceCELoss(
-            include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weights
+            include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=self.weights
         )
 
     @property
@@ -93,7 +94,7 @@ class Training:
             group["lr"] = peak * self._pace()
         self.net.train()
         images, masks = self.draw(self.done, self.generator)
-        loss: Tensor = self.loss(self.net(images), masks[:, None])
+        loss = self._loss(self.net(images), masks)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._pull_back()
@@ -102,6 +103,13 @@ class Training:
         self.optimizer.step()
         self.curve.append(float(loss.detach()))
         return self.curve[-1]
+
+    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Of whole masks as ever; of partial ones over what was annotated."""
+        if is_partial(masks):
+            return partial_loss(logits, masks, self.weights)
+        loss: Tensor = self.loss(logits, masks[:, None])
+        return loss
 
     def _pull_back(self) -> None:
         """Add FedProx's gradient to what the loss gave."""

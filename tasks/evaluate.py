@@ -6,6 +6,7 @@ and compared there. Reading is apart from comparing, so that many models can be 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from model.geometry import Crop, Orientation
 from model.intensity import normalise
-from model.labels import STRUCTURES
+from model.labels import STRUCTURES, UNKNOWN
 from model.metrics import Distances, distances, overlap
 from model.volumes import Ventricle, mass_g, volume_ml
 from tasks.cases import CaseRow, read_cases, read_volume
@@ -40,7 +41,7 @@ class Case:
         slices: ``(Z, 1, S, S)`` float32, normalised, on the network's grid.
         crop: the way back to native slices.
         orientation: the way back to the file's axes.
-        truth: labels in the file's own axes, uint8.
+        truth: labels in the file's own axes, uint8; 255 where nobody annotated.
         spacing_mm: in the order of the file's axes.
     """
 
@@ -144,7 +145,7 @@ def segment_case(predict: Predict, row: CaseRow) -> Segmentation:
         DataError: a file is missing or damaged.
     """
     image, case = read_volume(Path(row.image)), load_case(row)
-    truth = np.ascontiguousarray(case.orientation.to_native(case.truth))
+    truth = np.ascontiguousarray(case.orientation.to_native(np.where(case.truth == UNKNOWN, 0, case.truth)))
     return Segmentation(
         np.ascontiguousarray(image.values), truth, _predict_native(predict, case), image.spacing_mm
     )
@@ -167,7 +168,10 @@ def _judge(predict: Predict, case: Case, surfaces: bool) -> list[dict[str, Any]]
 def _compare(
     name: str, label: int, prediction: NDArray[np.uint8], case: Case, surfaces: bool
 ) -> dict[str, Any]:
-    predicted, true = prediction == label, case.truth == label
+    annotated, known = label in case.row.annotated, case.truth != UNKNOWN
+    predicted, true = (prediction == label) & known, case.truth == label
+    if not annotated:  # nothing was drawn, which is not the same as nothing there
+        predicted = true = np.zeros_like(known)
     apart = distances(predicted, true, case.spacing_mm) if surfaces else UNDEFINED
     return {
         "patient": case.row.patient,
@@ -177,7 +181,7 @@ def _compare(
         **asdict(overlap(predicted, true)),
         **asdict(apart),
         "pred_ml": volume_ml(prediction, label, case.spacing_mm),
-        "true_ml": volume_ml(case.truth, label, case.spacing_mm),
+        "true_ml": volume_ml(case.truth, label, case.spacing_mm) if annotated and known.all() else math.nan,
         "n_slices": case.slices.shape[0],
     }
 

@@ -15,6 +15,7 @@ import numpy as np
 from model.errors import CohortError, ConfigError, DataError, DiskError
 from model.heart import heart_centre
 from model.intensity import normalise
+from model.partial import encode, outside
 from model.seeds import derive_seed
 from model.split import SPLITS, split_patients
 from tasks.cases import (
@@ -23,17 +24,22 @@ from tasks.cases import (
     CaseRow,
     Patient,
     SiteCard,
+    label_names,
     read_cases,
     read_volume,
     write_cases,
 )
 from tasks.dataset_md5 import dataset_md5
 from tasks.importers.acdc import read_acdc
+from tasks.importers.canonical import read_imported
+from tasks.importers.kinds import KINDS
+from tasks.importers.write import import_site
 from tasks.settings import Data, Params
 from tasks.sites import form_sites
 from tasks.slices import Slices, join_slices, save_slices, volume_slices
 
-IMPORTERS = {"acdc": read_acdc}
+LAYOUTS = {"acdc": read_acdc, "imported": read_imported}
+"""What is read where it lies; other kinds of archives are imported first."""
 STAGING = ".preparing-"
 
 
@@ -53,7 +59,8 @@ def prepare(source: Path, layout: str, sites: str, home: Path, params: Params) -
 
     Args:
         source: the data set.
-        layout: ``acdc``.
+        layout: ``acdc``, ``imported``, or another kind of archive (:mod:`tasks.importers.kinds`), whose de-identified
+            copy is then made beside ``home``.
         sites: how to form sites, see :func:`tasks.sites.form_sites`.
         home: where prepared sites live; a site of the same name is replaced.
         params: seed, fractions and the network's grid.
@@ -67,9 +74,11 @@ def prepare(source: Path, layout: str, sites: str, home: Path, params: Params) -
         CohortError: sites too small or overlapping, also with other sites already in ``home``.
         DiskError: a file could not be written.
     """
-    if layout not in IMPORTERS:
-        raise ConfigError(f"'{layout}' is no known layout", "layout", f"use {', '.join(sorted(IMPORTERS))}")
-    formed = form_sites(IMPORTERS[layout](source), sites, source)
+    if layout not in LAYOUTS:
+        layout, source = "imported", _import(source, layout, sites, home)
+    patients = LAYOUTS[layout](source)
+    _refuse_unlabelled(patients)
+    formed = form_sites(patients, sites, source)
     _refuse_overlap(formed, home)
     with _staging(home) as folder:
         cards = tuple(
@@ -79,6 +88,26 @@ def prepare(source: Path, layout: str, sites: str, home: Path, params: Params) -
             for site in formed:
                 _replace(folder / site, home / site)
     return cards
+
+
+def _import(source: Path, kind: str, sites: str, home: Path) -> Path:
+    """The de-identified copy of an archive, made anew; the key beside it stays."""
+    if kind not in KINDS:
+        raise ConfigError(
+            f"'{kind}' is no known layout", "layout", f"use {', '.join(sorted({*LAYOUTS, *KINDS}))}"
+        )
+    out = home.with_name(f"imported-{kind}")
+    import_site(KINDS[kind], source, sites.removeprefix("site:") if sites.startswith("site:") else "all", out)
+    return out
+
+
+def _refuse_unlabelled(patients: list[Patient]) -> None:
+    bare = [p.folder_id for p in patients if not any(frame.labels for frame in p.frames.values())]
+    if bare:
+        said = f"{len(bare)} patients have no mask, such as {bare[0]}"
+        raise CohortError(
+            said, str(patients[0].folder.parent), "annotate them, or leave them out of training"
+        )
 
 
 def _refuse_overlap(formed: dict[str, list[Patient]], home: Path) -> None:
@@ -152,9 +181,12 @@ def _prepare_patient(member: _Enrolled, data: Data) -> Iterator[tuple[CaseRow, S
             data.spacing_mm,
             patient.vendor,
             patient.centre,
+            label_names(frame.labels),
         )
         crop = row.crop(normal[phase].shape)
-        mask = crop.to_network(read_volume(frame.mask, mask=True).values, nearest=True)
+        codes = encode(read_volume(frame.mask, mask=True).values, frame.labels)
+        border = outside(codes)
+        mask = crop.to_network(codes - border, nearest=True) + border
         yield row, volume_slices(crop.to_network(normal[phase]), mask, member.number, phase)
 
 

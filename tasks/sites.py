@@ -12,7 +12,7 @@ from model.errors import CohortError, ConfigError, UnreadableError
 from tasks.cases import Patient, read_volume
 
 FEWEST_PATIENTS = 3
-WAYS = "group, folder, site:NAME or csv:FILE:COLUMN"
+WAYS = "group, vendor, centre, folder, site:NAME or csv:FILE:COLUMN"
 
 
 def form_sites(patients: list[Patient], how: str, root: Path) -> dict[str, list[Patient]]:
@@ -20,9 +20,9 @@ def form_sites(patients: list[Patient], how: str, root: Path) -> dict[str, list[
 
     Args:
         patients: as an importer returned them.
-        how: ``group`` (a site per pathology group), ``folder`` (the first folder below ``root``),
-            ``site:NAME`` (one site for all), or ``csv:FILE:COLUMN`` (the column beside ``patient``, which is
-            the folder's name).
+        how: ``group`` (a site per pathology group), ``vendor``, ``centre``, ``folder`` (the first folder below
+            ``root``), ``site:NAME`` (one site for all), or ``csv:FILE:COLUMN`` (the column beside ``patient``,
+            which is the folder's name, or the pseudonym of an import).
         root: the folder the patients were read from.
 
     Returns:
@@ -74,8 +74,8 @@ def safe_name(name: str) -> str:
 def _assign(patients: list[Patient], how: str, root: Path) -> dict[str, str]:
     """The raw site name of every patient by folder id."""
     way, _, rest = how.partition(":")
-    if how == "group":
-        return {patient.folder_id: patient.group for patient in patients}
+    if how in ("group", "vendor", "centre"):
+        return {patient.folder_id: getattr(patient, how) for patient in patients}
     if how == "folder":
         return {patient.folder_id: _first_folder(patient, root) for patient in patients}
     if way == "site" and rest:

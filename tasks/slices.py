@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.errors import UnreadableError
+from model.labels import UNKNOWN
 
 PHASES = ("ED", "ES")
 
@@ -21,7 +22,7 @@ class Slices:
 
     Attributes:
         images: ``(N, 1, S, S)`` float32, normalised per volume.
-        masks: ``(N, S, S)`` int64 labels.
+        masks: ``(N, S, S)`` int64 labels; what is not known for certain as :mod:`model.partial` writes it.
         patient: ``(N,)`` int64, the number in the site's pseudonym (p007 is 7).
         phase: ``(N,)`` int64, 0 ED and 1 ES.
         z: ``(N,)`` int64, slice index in the native volume.
@@ -44,11 +45,14 @@ def volume_slices(image: Tensor, mask: Tensor, patient: int, phase: str) -> Slic
         phase: ``ED`` or ``ES``.
 
     Returns:
-        All ``Z`` slices in the volume's order, each with its patient, phase and index.
+        Its slices in the volume's order, each with its patient, phase and index; those that nobody annotated are
+        left out.
     """
-    count = image.shape[0]
-    numbers = torch.full((count,), patient), torch.full((count,), PHASES.index(phase)), torch.arange(count)
-    return Slices(image, mask[:, 0].long(), *numbers)
+    masks = mask[:, 0].long()
+    z = torch.nonzero((masks != UNKNOWN).flatten(1).any(1))[:, 0]
+    count = len(z)
+    numbers = torch.full((count,), patient), torch.full((count,), PHASES.index(phase)), z
+    return Slices(image[z], masks[z], *numbers)
 
 
 def join_slices(parts: list[Slices]) -> Slices:

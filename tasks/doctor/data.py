@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import DataError, GeometryError, LabelError, UnreadableError
-from model.labels import N_CLASSES
+from model.labels import N_CLASSES, UNKNOWN
 from model.split import SPLITS
 from tasks.cases import CASES_FILE, CaseRow, SiteCard, Volume, read_cases, read_volume
 from tasks.doctor.finding import Finding, broken, named, well
@@ -80,7 +80,7 @@ def _faults(row: CaseRow) -> Iterator[str]:
     same_spacing = np.allclose(mask.spacing_mm, image.spacing_mm, atol=1e-4)
     if mask.values.shape != image.values.shape or not same_spacing:
         yield "mask has another shape or spacing than the image"
-    if not np.isin(mask.values, range(N_CLASSES)).all():
+    if not np.isin(mask.values, (*range(N_CLASSES), UNKNOWN)).all():
         yield f"mask has labels other than 0 to {N_CLASSES - 1}"
 
 
