@@ -46,6 +46,23 @@ def heart_centre(
     return _weighted_centre(motion, spacing_mm[1:])
 
 
+def least_alike(cine: NDArray[Any], phase: int, spacing_mm: tuple[float, float, float]) -> int:
+    """The phase that differs most from another, where the heart is expected: a pair to find the heart by.
+
+    Args:
+        cine: ``(T, Z, Y, X)``, arbitrary units, at least two phases.
+        phase: index of the other; the first one, at the R wave, is near ED.
+        spacing_mm: (z, y, x).
+
+    Returns:
+        Its index.
+    """
+    other, weight = _unit_range(cine[phase]), _prior(cine.shape[2:], spacing_mm[1:])
+    apart = [float((np.abs(other - _unit_range(stack)).mean(0) * weight).sum()) for stack in cine]
+    apart[phase] = -1.0
+    return int(np.argmax(apart))
+
+
 def _unit_range(volume: NDArray[Any]) -> NDArray[np.float64]:
     low, high = np.percentile(volume, (1, 99))
     scaled: NDArray[np.float64] = np.clip((volume - low) / max(high - low, 1e-9), 0, 1)
@@ -53,11 +70,18 @@ def _unit_range(volume: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _weighted_centre(motion: NDArray[Any], spacing_mm: tuple[float, ...]) -> tuple[float, float]:
-    middle = [(pixels - 1) / 2 for pixels in motion.shape]
     y, x = np.mgrid[: motion.shape[0], : motion.shape[1]]
-    distance_mm = np.hypot((y - middle[0]) * spacing_mm[0], (x - middle[1]) * spacing_mm[1])
-    weight = motion * np.exp(-0.5 * (distance_mm / PRIOR_MM) ** 2)
+    weight = motion * _prior(motion.shape, spacing_mm)
     total = float(weight.sum())
     if total <= 0:
-        return middle[0], middle[1]
+        return (motion.shape[0] - 1) / 2, (motion.shape[1] - 1) / 2
     return float((weight * y).sum() / total), float((weight * x).sum() / total)
+
+
+def _prior(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> NDArray[np.float64]:
+    """Gaussian of 70 mm at the image centre, ``(Y, X)``."""
+    middle = [(pixels - 1) / 2 for pixels in shape]
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    distance_mm = np.hypot((y - middle[0]) * spacing_mm[0], (x - middle[1]) * spacing_mm[1])
+    prior: NDArray[np.float64] = np.exp(-0.5 * (distance_mm / PRIOR_MM) ** 2)
+    return prior

@@ -18,9 +18,9 @@ from tasks.answers import find_answer
 from tasks.checkpoint import run_training
 from tasks.evaluate import evaluate_site
 from tasks.events import log_event
-from tasks.files import write_atomic
 from tasks.ledger import close_key, evaluation_key, get_record, plan_key, put_record
 from tasks.personal import keep_helpful
+from tasks.personal_passport import has_personal, write_personal
 from tasks.rate import ScorePanel
 from tasks.records import Architecture, Close, Evaluation, Plan, Summary, model_sha256
 from tasks.slices import load_slices
@@ -52,10 +52,9 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
     home = ws.site_home(site)
     plan = get_record(ws.store, plan_key(number), Plan)
     close = get_record(ws.store, close_key(number), Close)
-    personal = home / "personal" / f"{number:04d}.safetensors"
     found = find_answer(ws.store, evaluation_key(site, number), Evaluation)
     model = model_sha256(plan.base, close.steps)
-    if found and found.model_sha256 == model and personal.exists():
+    if found and found.model_sha256 == model and has_personal(home, number):
         log_event(home, "adapt", number, "reused")
         return found
     start = model_weights(ws.store, plan.base, close.steps, home)
@@ -63,7 +62,7 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
     panel = ScorePanel(ws, plan, site)
     kept, fraction = keep_helpful(start, trained, lambda weights: float(panel.dice(weights).nanmean()))
     data = pack_adapter(kept, "fp32")  # it does not travel
-    write_atomic(personal, data)
+    write_personal(home, data, number, site, model, fraction)
     architecture = plan.base.architecture
     before = evaluate_site(predictor(architecture, start), ws.data_home(site), "validation", surfaces=False)
     adapted = fold(start, unpack_adapter(data))

@@ -82,13 +82,26 @@ def last_close(ws: Workspace) -> Close:
 
 
 def _global_weights(ws: Workspace, base: dict[str, Tensor]) -> dict[str, Tensor]:
-    def read(step: Step) -> bytes:
-        path = ws.rounds / f"{step.round:04d}" / "merged.safetensors"
-        data = path.read_bytes()
-        if sha256_bytes(data) != step.sha256:
-            raise IntegrityError(
-                "not the published step", str(path), "remove its folder and version the round again"
-            )
-        return data
+    return fold_steps(base, last_close(ws).steps, lambda step: mirrored_step(ws, step))
 
-    return fold_steps(base, last_close(ws).steps, read)
+
+def mirrored_step(ws: Workspace, step: Step) -> bytes:
+    """Read a published step from the run's folder.
+
+    Args:
+        ws: the run, its rounds mirrored.
+        step: as a close or a plan names it.
+
+    Returns:
+        Its package.
+
+    Raises:
+        IntegrityError: the file is missing, or not the one that was published.
+    """
+    path = ws.rounds / f"{step.round:04d}" / "merged.safetensors"
+    data = path.read_bytes() if path.exists() else b""
+    if sha256_bytes(data) != step.sha256:
+        raise IntegrityError(
+            "not the published step", str(path), "remove its folder and version the round again"
+        )
+    return data

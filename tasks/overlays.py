@@ -127,18 +127,19 @@ def _height_in(case: Segmentation, rows: slice, columns: slice) -> float:
 def _draw_slice(
     axes: Axes, case: Segmentation, z: int, window: tuple[slice, slice], grey: tuple[float, float]
 ) -> None:
-    image, truth, prediction = (_upright(v[z][window]) for v in (case.image, case.truth, case.prediction))
+    image, truth, prediction = (upright(v[z][window]) for v in (case.image, case.truth, case.prediction))
     aspect = case.spacing_mm[1] / case.spacing_mm[2]
     axes.imshow(image, cmap="gray", vmin=grey[0], vmax=max(grey[1], grey[0] + 1e-6), aspect=aspect)
     tint = np.zeros((*truth.shape, 4))
     for name, label in STRUCTURES.items():
         tint[prediction == label] = to_rgba(COLOURS[name], 0.42)
-        _outline(axes, truth == label, COLOURS[name])
+        outline(axes, truth == label, COLOURS[name])
     axes.imshow(tint, aspect=aspect, interpolation="nearest")
     axes.set_axis_off()
 
 
-def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str) -> None:
+def outline(axes: Axes, mask: NDArray[np.bool_], colour: str) -> None:
+    """Draw a mask's border along pixel edges, dark below so that it shows on bright and on dark."""
     if mask.any():
         padded = np.pad(mask.astype(float), 1)
         grid = np.arange(-1, mask.shape[1] + 1), np.arange(-1, mask.shape[0] + 1)
@@ -156,11 +157,11 @@ def _draw_scale(axes: Axes, case: Segmentation, rows: slice) -> None:
 
 def _keys() -> list[Line2D | Patch]:
     tints: list[Line2D | Patch] = [Patch(facecolor=c, alpha=0.6, label=name) for name, c in COLOURS.items()]
-    outline = Line2D([], [], color=INK, linewidth=1.3, label="outline: truth")
-    return [*tints, outline, Patch(facecolor="#9aa3ad", alpha=0.6, label="tint: prediction")]
+    line = Line2D([], [], color=INK, linewidth=1.3, label="outline: truth")
+    return [*tints, line, Patch(facecolor="#9aa3ad", alpha=0.6, label="tint: prediction")]
 
 
-def _upright(plane: NDArray[np.generic]) -> NDArray[np.generic]:
+def upright(plane: NDArray[np.generic]) -> NDArray[np.generic]:
     """From native axes (y to anterior, x to right) to a radiologist's view: anterior up, right at left."""
     return plane[::-1, ::-1]
 

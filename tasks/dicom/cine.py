@@ -12,7 +12,7 @@ from model.errors import IntensityError
 from tasks.dicom.choose import choose
 from tasks.dicom.folder import find_series
 from tasks.dicom.geometry import affine_of
-from tasks.dicom.header import EXPORT_AGAIN
+from tasks.dicom.header import EXPORT_AGAIN, Header
 from tasks.dicom.phases import trigger_table
 from tasks.dicom.pixels import read_pixels
 
@@ -26,14 +26,19 @@ class Cine:
         affine: ``(4, 4)`` from (x, y, z) indices to RAS mm, oblique as acquired.
         trigger_ms: ``(T, Z)``; NaN when the phases were ordered by something else.
         vendor: as the header writes it.
-        files: ``[t][z]`` the file of each image.
+        headers: ``[t][z]`` the header of each image.
     """
 
     values: NDArray[np.float32]
     affine: NDArray[np.float64]
     trigger_ms: NDArray[np.float64]
     vendor: str
-    files: tuple[tuple[Path, ...], ...]
+    headers: tuple[tuple[Header, ...], ...]
+
+    @property
+    def files(self) -> tuple[tuple[Path, ...], ...]:
+        """``[t][z]`` the file of each image."""
+        return tuple(tuple(one.path for one in phase) for phase in self.headers)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -54,5 +59,5 @@ def read_cine(folder: Path) -> Cine:
     values = np.stack(read_pixels(order)).reshape(phases, depth, *order[0].shape)
     if not np.isfinite(values).all() or float(np.ptp(values)) == 0:
         raise IntensityError("the images are constant or not finite", str(folder), EXPORT_AGAIN)
-    files = tuple(tuple(slices[z][t].path for z in range(depth)) for t in range(phases))
-    return Cine(values, affine_of(slices, str(folder)), trigger_table(slices), order[0].vendor, files)
+    headers = tuple(tuple(slices[z][t] for z in range(depth)) for t in range(phases))
+    return Cine(values, affine_of(slices, str(folder)), trigger_table(slices), order[0].vendor, headers)

@@ -1,0 +1,125 @@
+"""``cardiofed predict``: a new patient in; masks, volumes, ejection fractions and doubts out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.options import Runs
+from model.errors import ConfigError
+from tasks.ledger import checked_name
+
+if TYPE_CHECKING:
+    from tasks.predict.result import Result
+    from tasks.predict.shelf import Shelf
+
+console = Console()
+
+Site = Annotated[str | None, typer.Option(help="The hospital whose choice and personal adapter count.")]
+Run = Annotated[str, typer.Option(help="Name of the run whose models are used.")]
+Home = Annotated[Path | None, typer.Option(help="This machine's own folder, in place of a run's.")]
+
+
+def predict(
+    source: Annotated[Path, typer.Argument(help="NIfTI file, 3-D or 4-D, or a folder with a DICOM cine.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; it must not exist.")],
+    site: Site = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--round", min=1, max=9999, help="Of a closed round; the last one when left out."),
+    ] = None,
+    run: Run = "demo",
+    runs: Runs = Path("runs"),
+    home: Home = None,
+    model: Annotated[
+        str | None, typer.Option(help="base, global or personal; the site's choice, else global.")
+    ] = None,
+    ed: Annotated[
+        int | None, typer.Option(help="Phase of end-diastole, from 0; found when left out.")
+    ] = None,
+    es: Annotated[int | None, typer.Option(help="Phase of end-systole, from 0; found when left out.")] = None,
+) -> None:
+    """Segment a new patient; research use only."""
+    shelf = shelf_of(runs, run, home, site)
+    from tasks.predict.choose import model_for, other_model
+    from tasks.predict.run import predict as run_predict
+
+    chosen, why = model_for(shelf, model, number)
+    result = run_predict(source, out, chosen, why, other_model(shelf, chosen), ed, es)
+    _show(result, out)
+
+
+def shelf_of(runs: Path, run: str, home: Path | None, site: str | None) -> Shelf:
+    """Where the models of a run, of a live federation's machine, or of a home lie.
+
+    Args:
+        runs: folder of all runs.
+        run: name of one.
+        home: a machine's own folder, in place of a run's.
+        site: whose personal adapter counts; None for a home's own.
+
+    Returns:
+        The way to the models.
+
+    Raises:
+        ConfigError: there is no such run, home or site.
+    """
+    from tasks.homes import HOME_FILE, HUB, enter_home
+    from tasks.predict.shelf import NO_MODEL, Shelf
+    from tasks.workspace import open_workspace
+
+    root = runs / checked_name(run, "run")
+    name = None if site is None else checked_name(site)
+    if home is None and (root / HUB / HOME_FILE).exists():  # `cardiofed up`: a folder per machine
+        home = root / HUB if name is None else root / "hospitals" / name
+        if not home.exists():
+            raise _unknown_site(name, [path.name for path in home.parent.glob("*")], root)
+    if home is not None:
+        ws, own = enter_home(home)
+        if name not in (None, own.name):
+            said = f"this folder is that of '{own.name}', not of '{name}'"
+            raise ConfigError(said, str(home), "leave --site out, or name another folder")
+        return Shelf(ws, "" if own.name == HUB else own.name, live=True)
+    if not (root / "params.json").exists():
+        raise ConfigError("there is no model yet: no such run", str(root), NO_MODEL)
+    ws = open_workspace(root)
+    if name is not None and not ws.data_home(name).exists():
+        raise _unknown_site(name, [path.name for path in ws.cohort.glob("*")], root)
+    return Shelf(ws, name or "", live=False)
+
+
+def _unknown_site(name: str | None, known: list[str], where: Path) -> ConfigError:
+    return ConfigError(f"'{name}' takes no part", str(where), f"use one of {', '.join(sorted(known))}")
+
+
+def _show(result: Result, out: Path) -> None:
+    used = result.model
+    whose = f" of {used.site}" if used.site else ""
+    after = "" if used.round is None else f", round {used.round}"
+    console.print(
+        f"model: {used.name}{whose}{after} ({used.chosen_by}), {used.model_sha256[:12]}", soft_wrap=True
+    )
+    if result.ed is not None:
+        console.print(f"ED is phase {result.ed}, ES phase {result.es} ({result.phases_from})")
+    table = Table("", "EDV, ml", "ESV, ml", "SV, ml", "EF, %", "mass, g")
+    for name, side, mass in (("LV", result.lv, result.lv_mass_g), ("RV", result.rv, None)):
+        numbers = (side.edv_ml, side.esv_ml, side.sv_ml, side.ef_percent, mass)
+        table.add_row(name, *("" if value is None else f"{value:.1f}" for value in numbers))
+    if result.ed is None:
+        table = Table(*result.volumes_ml, title="ml, one phase")
+        table.add_row(*(f"{curve[0]:.1f}" for curve in result.volumes_ml.values()))
+    console.print(table)
+    for flag in result.flags:
+        where = " ".join(word for word in (flag.structure, flag.phase) if word)
+        said = f"doubt: {flag.name} {where}: {flag.said}" if where else f"doubt: {flag.name}: {flag.said}"
+        console.print(escape(said), style="yellow", soft_wrap=True)
+    if not result.flags:
+        console.print("no check raised a doubt")
+    for said in result.not_checked:
+        console.print(escape(f"not checked: {said}"), soft_wrap=True)
+    console.print(f"written: {out}", soft_wrap=True)

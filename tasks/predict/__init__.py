@@ -1,0 +1,1 @@
+"""Segmenting a new patient: ``run.py`` is the way in."""

@@ -1,0 +1,62 @@
+"""Which model segments: the one asked for, or the one the site has chosen, or the global one."""
+
+from __future__ import annotations
+
+from model.errors import ConfigError
+from tasks.predict.ready import NAMES, Name, ReadyModel, offered, ready_model
+from tasks.predict.shelf import Shelf
+
+
+def model_for(shelf: Shelf, asked: str | None, number: int | None) -> tuple[ReadyModel, str]:
+    """Find the model to segment with.
+
+    Args:
+        shelf: where models lie.
+        asked: base, global or personal; None for the default.
+        number: of a closed round; None for the last one.
+
+    Returns:
+        The model, and why it is this one.
+
+    Raises:
+        ConfigError: no such model.
+        CardiofedError: as :func:`tasks.predict.ready.ready_model` raises it.
+    """
+    if asked is not None:
+        return ready_model(shelf, checked_model(asked), number), "asked for"
+    return ready_model(shelf, "global", number), "the default"
+
+
+def checked_model(name: str) -> Name:
+    """A model's name as the type of its names.
+
+    Args:
+        name: as a user has written it.
+
+    Returns:
+        The same.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    for known in NAMES:
+        if name == known:
+            return known
+    raise ConfigError(f"'{name}' is no model", "--model", f"use {', '.join(NAMES)}")
+
+
+def other_model(shelf: Shelf, chosen: ReadyModel) -> ReadyModel | str:
+    """The model whose masks are compared with the chosen one's: personal with global, and the reverse.
+
+    Args:
+        shelf: where models lie.
+        chosen: the one that segments.
+
+    Returns:
+        The other one; or, in words, why there is none.
+    """
+    if chosen.name == "base":
+        return "the base has no counterpart"
+    if "personal" not in offered(shelf, chosen.round):
+        return "there is no personal adapter of this round here"
+    return ready_model(shelf, "global" if chosen.name == "personal" else "personal", chosen.round)

@@ -1,0 +1,139 @@
+"""Where a machine finds models: the folder of a finished run, or its home in a live federation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from model.errors import (
+    ConfigError,
+    IntegrityError,
+    PackageError,
+    PassportError,
+    RoundError,
+    StoreUnreachableError,
+)
+from tasks.files import json_bytes, sha256_bytes, write_atomic
+from tasks.ledger import close_key, find_record, plan_key
+from tasks.models import mirrored_step
+from tasks.records import Base, Close, Plan, Record, Step
+from tasks.site_round import current_round
+from tasks.weights import fold_steps, model_weights
+from tasks.workspace import Workspace
+
+R = TypeVar("R", bound=Record)
+NO_MODEL = "run `cardiofed demo`, or let the federation close a round"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A machine's way to models.
+
+    Attributes:
+        ws: the run, or the machine's own folder.
+        site: whose personal adapter and choice count; empty for none.
+        live: whether the store may be asked; else all must lie in the folder.
+    """
+
+    ws: Workspace
+    site: str
+    live: bool
+
+    @property
+    def home(self) -> Path:
+        """Where the site, or the hub, keeps what is its own."""
+        return self.ws.site_home(self.site) if self.site else self.ws.hub_home
+
+    def closed_round(self, number: int | None) -> tuple[Plan, Close]:
+        """Records of a closed round, and whether they belong together.
+
+        What the store gave once is kept in the folder, so that a prediction needs no network afterwards.
+
+        Args:
+            number: of the round; None for the last one that has closed.
+
+        Returns:
+            How it was opened and how it ended.
+
+        Raises:
+            RoundError: it has not closed, or none has.
+            PassportError: the records do not belong together.
+        """
+        number = self._last_closed() if number is None else number
+        plan, close = self._record(number, "plan", Plan), self._record(number, "close", Close)
+        if plan is None or close is None:
+            mend = "name a round that has closed, or none for the last one"
+            raise RoundError(f"round {number} has not closed here", str(self.ws.root), mend)
+        if plan.round != number or close.round != number or _sha256(plan) != close.plan_sha256:
+            said = f"plan and close of round {number} do not belong together"
+            raise PassportError(said, str(self.ws.root), "fetch the round again from the hub")
+        return plan, close
+
+    def base(self, base: Base) -> dict[str, Tensor]:
+        """State dict of the base, its hash checked."""
+        path = self.ws.base_home / f"{base.sha256}.safetensors"
+        if not path.exists() and self.live:
+            return model_weights(self.ws.store, base, (), self.home)
+        if not path.exists():
+            raise ConfigError("the base is not here", str(path), NO_MODEL)
+        data = path.read_bytes()
+        if sha256_bytes(data) != base.sha256:
+            raise IntegrityError(
+                "the base is not the one that was trained", str(path), "train or fetch it again"
+            )
+        try:
+            return load(data)
+        except SafetensorError as error:
+            raise PackageError("the base is no safetensors file", str(path), "train it again") from error
+
+    def shared(self, base: Base, steps: tuple[Step, ...]) -> dict[str, Tensor]:
+        """State dict of the base with published steps, every hash checked."""
+        if self.live:
+            return model_weights(self.ws.store, base, steps, self.home)
+        return fold_steps(self.base(base), steps, lambda step: mirrored_step(self.ws, step))
+
+    def _last_closed(self) -> int:
+        kept = (self.ws.rounds, self.home / "closed")
+        here = [int(path.parent.name) for folder in kept for path in folder.glob("[0-9]*/close.json")]
+        if self.live:
+            try:
+                for number in range(current_round(self.ws), max(here, default=0), -1):
+                    if find_record(self.ws.store, close_key(number), Close) is not None:
+                        return number
+            except StoreUnreachableError:
+                if not here:
+                    raise
+        if not here:
+            raise RoundError("there is no model yet: no round has closed", str(self.ws.root), NO_MODEL)
+        return max(here)
+
+    def _record(self, number: int, name: str, kind: type[R]) -> R | None:
+        kept = self.home / "closed" / f"{number:04d}" / f"{name}.json"
+        for path in (self.ws.rounds / f"{number:04d}" / f"{name}.json", kept):
+            if path.exists():
+                return _parse(path, kind)
+        if not self.live:
+            return None
+        record = find_record(self.ws.store, {"plan": plan_key, "close": close_key}[name](number), kind)
+        if record is not None:
+            write_atomic(kept, json_bytes(record.model_dump(mode="json")))
+        return record
+
+
+def _parse(path: Path, kind: type[R]) -> R:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise PassportError(
+            f"no usable {kind.__name__}", str(path), "remove it and fetch it again"
+        ) from error
+
+
+def _sha256(record: Record) -> str:
+    return sha256_bytes(json_bytes(record.model_dump(mode="json")))
