@@ -56,17 +56,15 @@ def overlap(prediction: NDArray[Any], truth: NDArray[Any]) -> Overlap:
     return Overlap(2 * shared / total, 1 - shared / (total - shared))
 
 
-def distances(
-    prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: tuple[float, float, float]
-) -> Distances:
+def distances(prediction: NDArray[Any], truth: NDArray[Any], spacing_mm: tuple[float, ...]) -> Distances:
     """Hausdorff distance, its 95th percentile, and average symmetric surface distance.
 
     A surface is the voxels of a mask with a face neighbour outside it; distances run between voxel centres.
 
     Args:
-        prediction: ``(Z, Y, X)``, nonzero inside the structure.
+        prediction: ``(Z, Y, X)``, or one slice ``(Y, X)`` for distances in its plane; nonzero inside the structure.
         truth: likewise, on the same grid.
-        spacing_mm: (z, y, x) voxel size; there is no default, for a wrong one gives plausible numbers.
+        spacing_mm: (z, y, x) voxel size, or (y, x); there is no default, for a wrong one gives plausible numbers.
 
     Returns:
         All in mm; NaN if either mask is empty.

@@ -21,6 +21,7 @@ from torch import Tensor
 from model.geometry import Crop, Orientation
 from model.intensity import normalise
 from model.labels import STRUCTURES, UNKNOWN
+from model.levels import score_levels, slice_levels
 from model.metrics import Distances, distances, overlap
 from model.volumes import Ventricle, mass_g, volume_ml
 from tasks.cases import CaseRow, read_cases, read_volume
@@ -125,8 +126,10 @@ def evaluate_cases(predict: Predict, cases: Sequence[Case], surfaces: bool = Tru
         surfaces: also compute HD, HD95 and ASSD; NaN without.
 
     Returns:
-        A row per patient, phase and structure: patient, group, phase, structure, dice, voe, hd_mm, hd95_mm,
-        assd_mm, pred_ml, true_ml, n_slices. What is undefined is NaN.
+        A row per patient, phase and structure: patient, group, vendor, centre, phase, structure, dice, voe, hd_mm,
+        hd95_mm, assd_mm, pred_ml, true_ml, n_slices; with surfaces also dice, voe, hd_mm, hd95_mm, assd_mm,
+        slices and measured of every slice level, such as ``dice_apex`` (:mod:`model.levels`). What is undefined
+        is NaN.
     """
     return pd.DataFrame([line for case in cases for line in _judge(predict, case, surfaces)])
 
@@ -161,21 +164,23 @@ def _predict_native(predict: Predict, case: Case) -> NDArray[np.uint8]:
 
 
 def _judge(predict: Predict, case: Case, surfaces: bool) -> list[dict[str, Any]]:
-    prediction = np.ascontiguousarray(case.orientation.to_file(_predict_native(predict, case)))
-    return [_compare(name, label, prediction, case, surfaces) for name, label in STRUCTURES.items()]
+    native = _predict_native(predict, case)
+    prediction = np.ascontiguousarray(case.orientation.to_file(native))
+    lines = [_compare(name, label, prediction, case, surfaces) for name, label in STRUCTURES.items()]
+    return [line | _at_levels(line["structure"], native, case) for line in lines] if surfaces else lines
 
 
 def _compare(
     name: str, label: int, prediction: NDArray[np.uint8], case: Case, surfaces: bool
 ) -> dict[str, Any]:
     annotated, known = label in case.row.annotated, case.truth != UNKNOWN
-    predicted, true = (prediction == label) & known, case.truth == label
-    if not annotated:  # nothing was drawn, which is not the same as nothing there
-        predicted = true = np.zeros_like(known)
+    predicted, true = _masks(label, prediction, case.truth, annotated)
     apart = distances(predicted, true, case.spacing_mm) if surfaces else UNDEFINED
     return {
         "patient": case.row.patient,
         "group": case.row.group,
+        "vendor": case.row.vendor,
+        "centre": case.row.centre,
         "phase": case.row.phase,
         "structure": name,
         **asdict(overlap(predicted, true)),
@@ -186,15 +191,36 @@ def _compare(
     }
 
 
+def _masks(
+    label: int, prediction: NDArray[np.uint8], truth: NDArray[np.uint8], annotated: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Predicted and true voxels of a structure, of those that somebody looked at."""
+    known = truth != UNKNOWN
+    if not annotated:  # nothing was drawn, which is not the same as nothing there
+        return np.zeros_like(known), np.zeros_like(known)
+    return (prediction == label) & known, truth == label
+
+
+def _at_levels(structure: str, native: NDArray[np.uint8], case: Case) -> dict[str, float | int]:
+    """The structure's scores at every slice level, as columns named after both."""
+    truth, label = np.asarray(case.orientation.to_native(case.truth)), STRUCTURES[structure]
+    predicted, true = _masks(label, native, truth, label in case.row.annotated)
+    levels = slice_levels(np.where(truth == UNKNOWN, 0, truth))
+    scores = score_levels(predicted, true, levels, (case.row.spacing_y_mm, case.row.spacing_x_mm))
+    return {
+        f"{name}_{level}": value for level, score in scores.items() for name, value in asdict(score).items()
+    }
+
+
 def clinical_table(frame: pd.DataFrame) -> pd.DataFrame:
     """EDV, ESV, SV, EF of both ventricles and the myocardial mass at ED, predicted and true.
 
     Args:
-        frame: as :func:`evaluate_cases` returns it, both phases of every patient.
+        frame: as :func:`evaluate_cases` returns it.
 
     Returns:
-        A row per patient: patient, group, then ``lv_edv_pred_ml``, ``lv_edv_true_ml``, …,
-        ``lv_ef_pred_percent``, …, the same for ``rv``, ``mass_pred_g``, ``mass_true_g``.
+        A row per patient, NaN where a phase or structure is missing: patient, group, then ``lv_edv_pred_ml``,
+        ``lv_edv_true_ml``, …, ``lv_ef_pred_percent``, …, the same for ``rv``, ``mass_pred_g``, ``mass_true_g``.
     """
     lines = []
     for (patient, group), rows in frame.groupby(["patient", "group"], sort=True):
@@ -208,12 +234,12 @@ def clinical_table(frame: pd.DataFrame) -> pd.DataFrame:
 def _clinical(ml: dict[Any, float], side: str) -> dict[str, float]:
     line: dict[str, float] = {}
     for name in ("LV", "RV"):
-        ventricle, key = Ventricle(ml[name, "ED"], ml[name, "ES"]), name.lower()
+        ventricle, key = Ventricle(*(ml.get((name, phase), math.nan) for phase in ("ED", "ES"))), name.lower()
         line[f"{key}_edv_{side}_ml"] = ventricle.edv_ml
         line[f"{key}_esv_{side}_ml"] = ventricle.esv_ml
         line[f"{key}_sv_{side}_ml"] = ventricle.sv_ml
         line[f"{key}_ef_{side}_percent"] = ventricle.ef_percent
-    return line | {f"mass_{side}_g": mass_g(ml["MYO", "ED"])}
+    return line | {f"mass_{side}_g": mass_g(ml.get(("MYO", "ED"), math.nan))}
 
 
 def summarise(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, dict[str, float | int | None]]]]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks.adapt import predictor
 from tasks.cases import CaseRow
+from tasks.clinical.write import write_clinical
 from tasks.code_version import code_version
 from tasks.evaluate import Predict, Segmentation, evaluate_cases, load_cases, segment_case
 from tasks.events import log_event
@@ -61,8 +62,9 @@ def _segment(predict: Predict, rows: dict[tuple[str, str], CaseRow], line: pd.Se
 
 
 def gather_tables(ws: Workspace, files: list[Path]) -> Path:
-    """One table of all sites' rows, ``evaluation/cases.csv``; for runs on one machine."""
-    table = pd.concat([pd.read_csv(path, keep_default_na=True) for path in sorted(files)], ignore_index=True)
+    """One table of all sites' rows, ``evaluation/cases.csv``, and what it says clinically; for runs on one machine."""
+    tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(files)]
     out = ws.evaluation / "cases.csv"
-    write_atomic(out, table.to_csv(index=False).encode())
+    write_atomic(out, pd.concat(tables, ignore_index=True).to_csv(index=False).encode())
+    write_clinical(out, ws.params.seed)
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from rich.markup import escape as escape_rich
 from rich.table import Table
 
 from tasks import plots
+from tasks.clinical.section import clinical_section
 from tasks.enrol import prepared_sites, read_card
 from tasks.files import write_atomic
 from tasks.findings import (
@@ -95,6 +97,7 @@ def render_report(root: Path, out: Path, images: bool, tested: bool = True) -> P
         cards=[read_card(root / "cohort" / site) for site in prepared_sites(root / "cohort")],
         **_of_rounds(history),
         **_of_cases(cases, history),
+        **clinical_section(cases, seed_of(history), MODEL_WORDS),
     )
     write_atomic(out, page.encode())
     return out
@@ -183,7 +186,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"dice": dice, "signed": signed, "number": number, "size": size, "day": _day}
+    filters = {"dice": dice, "signed": signed, "number": number, "size": size, "day": _day, "change": _change}
     environment.filters.update(filters)
     environment.globals.update(
         columns=COLUMNS, raters_of=raters_of, shown_aspects=shown_aspects, seen_words=seen_words
@@ -267,6 +270,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _change(value: float, decimals: int) -> str:
+    """A number with its sign; "n/a" when undefined."""
+    return f"{value:+.{decimals}f}".replace("-", "−") if math.isfinite(value) else "n/a"
 
 
 def _day(moment: datetime) -> str:

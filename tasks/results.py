@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from tasks import plots
+from tasks.clinical.agree import agreement_metrics, patient_table
 from tasks.files import json_bytes, write_atomic
 from tasks.history import read_history, validation_dice
 from tasks.summary import metrics, model_table, read_cases, site_matrices, site_matrix
@@ -24,7 +25,10 @@ def write_results(root: Path) -> None:
     """
     history = read_history(root / "federation" / "rounds")
     cases = read_cases(root / "evaluation" / "cases.csv")
-    write_atomic(root / "metrics.json", json_bytes(metrics(cases, history)))
+    numbers = metrics(cases, history)
+    if cases is not None and not cases.empty:
+        numbers |= agreement_metrics(patient_table(cases))
+    write_atomic(root / "metrics.json", json_bytes(numbers))
     learning = [
         {"round": number, "site": site, "dice": dice}
         for site, curve in validation_dice(history).items()

@@ -69,7 +69,9 @@ def read_cases(path: Path) -> pd.DataFrame | None:
     """
     if not path.is_file():
         return None
-    text, undefined = dict.fromkeys(TEXT, str), {name: ["", "nan"] for name in NUMBERS}
+    text = dict.fromkeys((*TEXT, "vendor", "centre"), str)
+    numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in text]
+    undefined = {name: ["", "nan"] for name in numbers}
     cases = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=undefined)
     missing = [name for name in TEXT + NUMBERS if name not in cases]
     if missing:
@@ -89,10 +91,22 @@ def model_table(cases: pd.DataFrame) -> pd.DataFrame:
         In-client is a site's model on its own test cases, cross-client on the others'; a model that no site
         owns has both equal.
     """
-    rows = {model: _model_row(rows) for model, rows in cases.groupby("model", sort=False)}
-    known = [model for model in MODELS if model in rows]
-    order = known + sorted(str(model) for model in rows if model not in MODELS)
-    return pd.DataFrame.from_dict({m: rows[m] for m in order}, orient="index").rename_axis("model")
+    rows = {model: _model_row(cases[cases["model"] == model]) for model in ordered_models(cases)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def ordered_models(rows: pd.DataFrame) -> list[str]:
+    """The models of a table, the known ones in the order base, global, personal, local, FedAvg."""
+    found = {str(model) for model in rows["model"]}
+    return [model for model in MODELS if model in found] + sorted(found - set(MODELS))
+
+
+def view_of(rows: pd.DataFrame, view: View) -> pd.DataFrame:
+    """Rows in which a site's own model meets own patients (``in``) or others' (``cross``); shared models in both."""
+    if view == "all":
+        return rows
+    unowned, own = rows["owner"] == "", rows["owner"] == rows["site"]
+    return rows[unowned | (own if view == "in" else ~own)]
 
 
 def site_matrix(cases: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -181,13 +195,6 @@ def download_bytes(history: Sequence[RoundHistory]) -> float | None:
     return _mean(moved)
 
 
-def _view(rows: pd.DataFrame, view: View) -> pd.DataFrame:
-    if view == "all":
-        return rows
-    unowned, own = rows["owner"] == "", rows["owner"] == rows["site"]
-    return rows[unowned | (own if view == "in" else ~own)]
-
-
 def _mean_of_sites(rows: pd.DataFrame, value: str) -> float:
     """Mean over sites of the mean over owners of the mean over cases; NaN when nothing is defined."""
     cells = rows.groupby(["owner", "site"])[value].mean()
@@ -198,8 +205,8 @@ def _model_row(rows: pd.DataFrame) -> dict[str, float | int]:
     structures = {name: _mean_of_sites(rows[rows["structure"] == name], "dice") for name in STRUCTURES}
     return {
         "dice": _mean_of_sites(rows, "dice"),
-        "in_client": _mean_of_sites(_view(rows, "in"), "dice"),
-        "cross_client": _mean_of_sites(_view(rows, "cross"), "dice"),
+        "in_client": _mean_of_sites(view_of(rows, "in"), "dice"),
+        "cross_client": _mean_of_sites(view_of(rows, "cross"), "dice"),
         **structures,
         "hd95_mm": _mean_of_sites(rows, "hd95_mm"),
         "patients": len(rows.drop_duplicates(["site", "patient"])),
@@ -213,7 +220,7 @@ def _paired(cases: pd.DataFrame, a: str, b: str, view: View) -> pd.DataFrame:
     """Patient means of two models, index (site, patient), columns a and b; NaN where undefined."""
     sides = {}
     for side, model in (("a", a), ("b", b)):
-        rows = _view(cases[cases["model"] == model], view)
+        rows = view_of(cases[cases["model"] == model], view)
         sides[side] = rows.groupby(["site", "patient"])["dice"].mean()
     return pd.DataFrame(sides)
 

@@ -175,8 +175,12 @@ def test_volumes_are_voxels_times_spacing(home: Path) -> None:
 
 def test_one_row_per_patient_phase_and_structure(home: Path) -> None:
     frame = evaluate_site(_nothing, home / "riverside", "test")
-    columns = "patient group phase structure dice voe hd_mm hd95_mm assd_mm pred_ml true_ml n_slices"
-    assert " ".join(frame.columns) == columns
+    columns = (
+        "patient group vendor centre phase structure dice voe hd_mm hd95_mm assd_mm pred_ml true_ml n_slices"
+    )
+    of_levels = "dice voe hd_mm hd95_mm assd_mm slices measured"
+    levels = [f"{name}_{level}" for level in ("base", "mid", "apex") for name in of_levels.split()]
+    assert list(frame.columns) == [*columns.split(), *levels]
     assert len(frame) == len(frame.drop_duplicates(["patient", "phase", "structure"])) == 6
 
 
