@@ -23,6 +23,7 @@ from tasks.personal import keep_helpful
 from tasks.personal_passport import has_personal, write_personal
 from tasks.rate import ScorePanel
 from tasks.records import Architecture, Close, Evaluation, Plan, Summary, model_sha256
+from tasks.settings import Privacy
 from tasks.slices import load_slices
 from tasks.train import train_lora
 from tasks.weights import load_net, model_weights
@@ -73,8 +74,8 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
         model_sha256=model,
         steps=steps,
         kept=fraction,
-        before=structure_summaries(before),
-        after=structure_summaries(after),
+        before=structure_summaries(before, plan.params.privacy),
+        after=structure_summaries(after, plan.params.privacy),
     )
     put_record(ws.store, evaluation_key(site, number), evaluation)
     (home / "adapting.safetensors").unlink(missing_ok=True)
@@ -88,24 +89,32 @@ def predictor(architecture: Architecture, weights: dict[str, Tensor]) -> Callabl
     return lambda images: segment(net, images)
 
 
-def structure_summaries(cases: pd.DataFrame) -> dict[str, Summary]:
+def structure_summaries(cases: pd.DataFrame, privacy: Privacy) -> dict[str, Summary]:
     """Dice per structure over a site's cases; undefined ones are counted, not dropped in silence.
 
     Args:
-        cases: a row per case and structure with ``dice``.
+        cases: a row per case and structure with ``patient`` and ``dice``.
+        privacy: decimals, and the patients that must stand behind a summary.
 
     Returns:
-        Structure → summary; the spread of a few cases would give each of them away, so it is left out.
+        Structure → summary, suppressed where too few patients have the structure. The spread of a few cases would
+        give each of them away, so it is left out.
     """
     return {
-        str(structure): Summary(
-            mean=_or_none(dice.mean()),
-            sd=_or_none(dice.std()) if dice.count() >= FEWEST_FOR_SPREAD else None,
-            n=int(dice.count()),
-            undefined=int(dice.isna().sum()),
-        )
-        for structure, dice in cases.groupby("structure")["dice"]
+        str(structure): _summary(rows.dropna(subset="dice")["patient"].nunique(), rows["dice"], privacy)
+        for structure, rows in cases.groupby("structure")
     }
+
+
+def _summary(patients: int, dice: pd.Series[float], privacy: Privacy) -> Summary:
+    if patients < privacy.fewest:
+        return Summary(mean=None, sd=None, n=None, undefined=None, suppressed=True)
+    return Summary(
+        mean=_or_none(dice.mean(), privacy.digits),
+        sd=_or_none(dice.std(), privacy.digits) if dice.count() >= FEWEST_FOR_SPREAD else None,
+        n=int(dice.count()),
+        undefined=int(dice.isna().sum()),
+    )
 
 
 def _adapt(
@@ -124,5 +133,5 @@ def _adapt(
     return read_adapter(net, start, spec), steps
 
 
-def _or_none(value: float) -> float | None:
-    return None if pd.isna(value) else round(float(value), 6)
+def _or_none(value: float, digits: int) -> float | None:
+    return None if pd.isna(value) else round(float(value), digits)

@@ -144,7 +144,10 @@ class CaseRow:
 
 
 class SiteCard(BaseModel):
-    """What a site tells about its data: counts and ranges, no names of files or patients."""
+    """What a site tells about its data: counts and ranges, no names of files or patients.
+
+    The one in the site's own folder is whole; what the ledger holds is :func:`tasks.small_cells.shareable`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -153,8 +156,10 @@ class SiteCard(BaseModel):
     patients: dict[str, int]
     slices: dict[str, int]
     groups: dict[str, int]
-    spacing_min_mm: tuple[float, float, float]
-    spacing_max_mm: tuple[float, float, float]
+    suppressed: tuple[str, ...] = ()
+    """what was left out because too few patients stand behind it, such as ``groups.HCM``"""
+    spacing_min_mm: tuple[float, float, float] | None
+    spacing_max_mm: tuple[float, float, float] | None
     crop_px: int
     crop_spacing_mm: float
     dataset_md5: str

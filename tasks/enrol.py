@@ -12,6 +12,7 @@ from tasks.cases import CARD_FILE, SiteCard
 from tasks.ledger import FEDERATION, base_key, card_key, find_record, plan_key, put_record
 from tasks.records import Base, FederationRecord, Member, Plan
 from tasks.settings import Params
+from tasks.small_cells import shareable
 from tasks.workspace import Workspace
 
 
@@ -68,7 +69,8 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
     if not store.exists(base_key(base.sha256)):
         store.put(base_key(base.sha256), (ws.base_home / f"{base.sha256}.safetensors").read_bytes())
     for site in prepared_sites(ws.cohort):
-        put_record(store, card_key(site), read_card(ws.data_home(site)))
+        card = read_card(ws.data_home(site))
+        put_record(store, card_key(site), shareable(card, ws.params.privacy.fewest))
     if found != record:
         put_record(store, FEDERATION, record)
     return record

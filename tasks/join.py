@@ -9,6 +9,7 @@ from tasks.enrol import read_card
 from tasks.homes import Credentials, Invitation, enter_home, write_home
 from tasks.ledger import card_key, put_record
 from tasks.prepare import prepare
+from tasks.small_cells import shareable
 from tasks.workspace import Workspace
 
 
@@ -63,5 +64,5 @@ def announce(folder: Path) -> Workspace:
     if card.site != home.name:
         mend = "prepare this hospital's own data"
         raise CohortError(f"the data is that of '{card.site}', not of '{home.name}'", str(folder), mend)
-    put_record(ws.store, card_key(home.name), card)
+    put_record(ws.store, card_key(home.name), shareable(card, ws.params.privacy.fewest))
     return ws

@@ -42,21 +42,21 @@ def judge_merged(ws: Workspace, number: int, site: str) -> Verdict:
         return found
     step = unpack_adapter(fetch(ws.store, merged_key(number), merge.merged_sha256, home))
     start = round_weights(ws.store, plan, home)
-    panel = ScorePanel(ws, plan, site)
+    panel, digits = ScorePanel(ws, plan, site), plan.params.privacy.digits
     before = panel.dice(start)
     verdict = Verdict(
         round=number,
         site=site,
         merged_sha256=merge.merged_sha256,
-        baseline_dice=mean_or_none(before),
-        gains={str(f): _score(before, panel.dice(fold(start, step, f))) for f in FRACTIONS},
+        baseline_dice=mean_or_none(before, digits),
+        gains={str(f): _score(before, panel.dice(fold(start, step, f)), digits) for f in FRACTIONS},
     )
     put_record(ws.store, verdict_key(site, number), verdict)
     log_event(home, "judge", number, "done")
     return verdict
 
 
-def _score(before: Tensor, after: Tensor) -> Score:
+def _score(before: Tensor, after: Tensor, digits: int) -> Score:
     """Paired gain over slices; what is undefined becomes None."""
     gain, error, n = paired_gain(before, after)
-    return Score(gain=rounded(gain), standard_error=rounded(error), slices=n)
+    return Score(gain=rounded(gain, digits), standard_error=rounded(error, digits), slices=n)

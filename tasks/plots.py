@@ -136,8 +136,9 @@ def _draw_adaptation(axes: Axes, history: Sequence[RoundHistory], sites: Sequenc
         values = [_adaptation(entry, sites)[k] for entry in history]
         axes.plot(rounds, values, color=INK, linewidth=1.2, marker="o", markersize=5, mfc=fill, label=name)
     _style(axes, "Local adaptation, validation cases", "round", "Dice, mean of sites", rounds)
-    some = any(entry.evaluations for entry in history)
-    _say_if_empty(axes, some)
+    told = [s for entry in history for e in entry.evaluations.values() for s in e.after.values()]
+    some = any(summary.mean is not None for summary in told)
+    _say_if_empty(axes, some, "withheld: too few patients at every site" if told else "nothing yet")
     if some:
         axes.legend(fontsize=7.5, frameon=False, loc="lower right", labelcolor=QUIET)
 
@@ -249,9 +250,9 @@ def _legend(figure: Figure, axes: Axes, entries: int) -> None:
         )
 
 
-def _say_if_empty(axes: Axes, some: bool) -> None:
+def _say_if_empty(axes: Axes, some: bool, said: str = "nothing yet") -> None:
     if not some:
-        axes.text(0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", color=QUIET, fontsize=9)
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", color=QUIET, fontsize=9)
         axes.set_yticks([])
 
 

@@ -134,14 +134,14 @@ class ScorePanel:
         return self.scores(weights).nanmean(1)
 
 
-def mean_or_none(scores: Tensor) -> float | None:
+def mean_or_none(scores: Tensor, digits: int) -> float | None:
     """Mean over the defined slices, ``(n,)`` Dice."""
-    return rounded(float(scores.nanmean()))
+    return rounded(float(scores.nanmean()), digits)
 
 
-def rounded(value: float) -> float | None:
-    """Six decimals; None for NaN, which a record cannot hold."""
-    return None if math.isnan(value) else round(value, 6)
+def rounded(value: float, digits: int) -> float | None:
+    """As it may leave the site; None for NaN, which a record cannot hold."""
+    return None if math.isnan(value) else round(value, digits)
 
 
 def _rate(
@@ -150,7 +150,7 @@ def _rate(
     """Dice before, and a rating by blind id."""
     if not assigned:
         return None, {}
-    home, limit = ws.site_home(site), plan.params.package.max_bytes
+    home, limit, digits = ws.site_home(site), plan.params.package.max_bytes, plan.params.privacy.digits
     start = round_weights(ws.store, plan, home)
     panel = ScorePanel(ws, plan, site)
     before = panel.scores(start)
@@ -158,14 +158,14 @@ def _rate(
     for c in assigned:
         data = fetch(ws.store, candidate_key(c.id, plan.round), c.sha256, home, limit)
         after = panel.scores(fold(start, unpack_adapter(data)))
-        ratings[c.id] = _rating(before, after, panel.panel.case)
-    return mean_or_none(before.nanmean(1)), ratings
+        ratings[c.id] = _rating(before, after, panel.panel.case, digits)
+    return mean_or_none(before.nanmean(1), digits), ratings
 
 
-def _rating(before: Tensor, after: Tensor, case: Tensor) -> Rating:
+def _rating(before: Tensor, after: Tensor, case: Tensor, digits: int) -> Rating:
     """Gains over cases as a record; an aspect that no slice defines is left out."""
     aspects = {
-        cast(Aspect, name): Estimate(gain=round(f.gain, 6), standard_error=round(f.error, 6))
+        cast(Aspect, name): Estimate(gain=round(f.gain, digits), standard_error=round(f.error, digits))
         for name, f in measure_aspects(before, after, case).items()
     }
     defined = ~(before.isnan() & after.isnan()).all(1)

@@ -338,12 +338,13 @@ class Close(Record):
 
 
 class Summary(Record):
-    """One structure's Dice over a site's cases."""
+    """One structure's Dice over a site's cases; all None where it is withheld because few patients have it."""
 
     mean: Dice | None
     sd: Dice | None
-    n: int
-    undefined: int
+    n: int | None
+    undefined: int | None
+    suppressed: bool = False
 
 
 class Evaluation(Record):

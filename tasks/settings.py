@@ -155,6 +155,17 @@ class Adapt(_Section):
     epochs: int = Field(ge=1, le=20, description="passes over the site's training slices")
 
 
+class Privacy(_Section):
+    """What of a site's numbers others see."""
+
+    digits: int = Field(
+        4, ge=2, le=6, description="decimals of every score, loss and gain that leaves a site"
+    )
+    fewest: int = Field(
+        5, ge=1, description="patients below which a count or an aggregate is withheld from others; 1: never"
+    )
+
+
 class Server(_Section):
     """The study's server optimisers."""
 
@@ -204,6 +215,7 @@ class Params(_Section):
     merge: Merge
     judge: Judge
     adapt: Adapt
+    privacy: Privacy = Privacy()  # for the plans of rounds that were opened before there was such a section
     study: Study
 
     @model_validator(mode="after")

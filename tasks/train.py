@@ -171,7 +171,8 @@ def _train(
     slices = load_slices(ws.data_home(member.site), "train")
     training = train_lora(net, slices, spec, plan.params, plan.params.training.steps, seed)
     run_training(training, home / "training.safetensors", identity)
-    return read_adapter(net, start, spec), tuple(round(loss, 4) for loss in training.curve)
+    digits = plan.params.privacy.digits
+    return read_adapter(net, start, spec), tuple(round(loss, digits) for loss in training.curve)
 
 
 def _restore(ws: Workspace, update: Update) -> bool:

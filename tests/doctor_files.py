@@ -23,6 +23,7 @@ from tasks.homes import HUB, Credentials, Home, enter_home, write_home
 from tasks.ledger import card_key, put_record, roster_key
 from tasks.pretrain import need_base
 from tasks.roster import Roster, gather
+from tasks.small_cells import shareable
 from tasks.store import Store
 from tasks.workspace import Workspace
 
@@ -90,8 +91,9 @@ def federation(
     ready = Federation(hub, site, store, root, home)
     ready.user()
     put_record(store, roster_key(), Roster(sites=SITES))
+    fewest = tiny_params().privacy.fewest
     for name in SITES:
-        put_record(store, card_key(name), read_card(made / "cohort" / name))
+        put_record(store, card_key(name), shareable(read_card(made / "cohort" / name), fewest))
     yield ready
     os.environ.clear()
     os.environ.update(before)

@@ -19,6 +19,7 @@ from tasks.enrol import read_card
 from tasks.homes import Home
 from tasks.ledger import card_key, find_record
 from tasks.slices import load_slices
+from tasks.small_cells import shareable
 from tasks.workspace import Workspace
 
 _FAULTS_SHOWN = 5
@@ -63,7 +64,7 @@ def announced_card(ws: Workspace, home: Home) -> Finding:
         return broken(
             "the ledger holds no card of this hospital: it has not joined", "run `cardiofed site join`"
         )
-    if told != read_card(ws.data_home(home.name)):
+    if told != shareable(read_card(ws.data_home(home.name)), ws.params.privacy.fewest):
         return broken("the ledger's card tells of other data than is prepared here", _JOIN)
     return well("the ledger's is that of the data here")
 
