@@ -7,12 +7,15 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from model.assign import assign_raters
 from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError
 from model.network import build_net
 from model.package import PackageView
+from model.padding import common_length, pad
 from model.seeds import derive_generator
-from tasks.bank import Bank, Opened, find_voices
+from tasks.bank import Bank, Opened
 from tasks.events import log_event
 from tasks.ledger import (
     adapter_key,
@@ -76,10 +79,16 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         except PackageError as e:
             reason = e.what if answered == now else f"its update of round {answered.plan.round}: {e.what}"
             quarantined.append(Refusal(site=member.site, reason=explain(reason, REASON_LETTERS)))
-    ids = blind_ids(now.sha256, {site: update.adapter_sha256 for site, update in passports.items()})
-    candidates = _republish(ws, number, ids, payloads)
-    senders = {blind: passports[site] for site, blind in ids.items()}
-    put_record(ws.store, senders_key(number), Senders(round=number, plan_sha256=now.sha256, updates=senders))
+    secret = _secret(ws, now)
+    ids = blind_ids(secret, {site: update.adapter_sha256 for site, update in passports.items()})
+    senders = Senders(
+        round=number,
+        plan_sha256=now.sha256,
+        secret=secret,
+        updates={blind: passports[site] for site, blind in ids.items()},
+    )
+    put_record(ws.store, senders_key(number), senders)
+    candidates = _republish(ws, senders, {blind: payloads[site] for site, blind in ids.items()})
     nonce = secrets.token_hex(8)
     record = Candidates(
         round=number,
@@ -97,16 +106,16 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
     return record
 
 
-def blind_ids(plan_sha256: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
+def blind_ids(secret: str, sha256_by_site: Mapping[str, str]) -> dict[str, str]:
     """Site → the name its update is rated under.
 
-    The name is a hash of plan and payload, so only who knows both a site and its bytes can link them. Equal payloads
-    are told apart by a count.
+    The name is a hash of the hub's secret and the payload: nobody else can make it from what is public, and the hub,
+    when it is interrupted, makes the same again. Equal payloads are told apart by a count.
     """
     ids: dict[str, str] = {}
     twins: Counter[str] = Counter()
     for site, sha256 in sorted(sha256_by_site.items()):
-        ids[site] = hashlib.sha256(f"{plan_sha256}/{sha256}/{twins[sha256]}".encode()).hexdigest()[:16]
+        ids[site] = hashlib.sha256(f"{secret}/{sha256}/{twins[sha256]}".encode()).hexdigest()[:16]
         twins[sha256] += 1
     return ids
 
@@ -127,13 +136,18 @@ def assign_candidates(
         nonce: drawn after the last of them had arrived; else the last sender could try bytes until friends rate it.
 
     Returns:
-        Blind id of a rater's own update → blind ids it rates, sorted. Each candidate has as many raters as every
-        other, but for those of equal bytes, which are not rated by each other's senders.
+        Blind id of a rater's own update → blind ids it rates, in an order drawn for this rater. Each candidate has as
+        many raters as every other, but for those of equal bytes, which are not rated by each other's senders.
     """
     hashes = {c.id: c.sha256 for c in candidates}
     generator = derive_generator(plan.params.seed, "raters", plan_sha256, nonce, *sorted(hashes))
     drawn = assign_raters(sorted(hashes), plan.params.rating.raters, generator)
-    return {rater: tuple(c for c in rated if hashes[c] != hashes[rater]) for rater, rated in drawn.items()}
+    rows = {rater: [c for c in rated if hashes[c] != hashes[rater]] for rater, rated in drawn.items()}
+    orders = {
+        rater: torch.randperm(len(row), generator=derive_generator(plan.params.seed, "order", nonce, rater))
+        for rater, row in rows.items()
+    }
+    return {rater: tuple(row[k] for k in orders[rater].tolist()) for rater, row in rows.items()}
 
 
 def _improved(bank: Bank, plan: Plan, found: Candidates) -> bool:
@@ -146,14 +160,14 @@ def _improved(bank: Bank, plan: Plan, found: Candidates) -> bool:
 
 def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
     """Republish what the store has lost of the candidates, from the updates of those who sent them."""
-    keys = {candidate_key(c.id, plan.round): c.sha256 for c in record.candidates}
-    lost = {key: sha256 for key, sha256 in keys.items() if ws.store.sha256_of(key) != sha256}
+    lost = [c for c in record.candidates if ws.store.payload_of(candidate_key(c.id, plan.round)) != c.sha256]
     if not lost:
         return
-    updates = [voice.update for voice in find_voices(ws.store, plan.round).values()]
-    sent = {update.adapter_sha256: adapter_key(update.site, update.round) for update in updates}
-    for key, sha256 in lost.items():
-        ws.store.put(key, ws.store.get(sent[sha256], sha256, plan.params.package.max_bytes))
+    senders = get_record(ws.store, senders_key(plan.round), Senders)
+    for c in lost:
+        update = senders.updates[c.id]
+        data = ws.store.get(adapter_key(update.site, update.round), c.sha256, plan.params.package.max_bytes)
+        _put_candidate(ws, senders, c.id, data)
 
 
 def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -232,11 +246,21 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _republish(
-    ws: Workspace, number: int, ids: Mapping[str, str], payloads: Mapping[str, bytes]
-) -> tuple[Candidate, ...]:
-    admitted = []
-    for site, blind in ids.items():
-        sha256 = ws.store.put(candidate_key(blind, number), payloads[site])
-        admitted.append(Candidate(id=blind, sha256=sha256, n_bytes=len(payloads[site])))
-    return tuple(sorted(admitted, key=lambda c: c.id))
+def _republish(ws: Workspace, senders: Senders, payloads: Mapping[str, bytes]) -> tuple[Candidate, ...]:
+    """Write the candidates in the order of their blind ids: the times in the store say nothing either."""
+    return tuple(_put_candidate(ws, senders, blind, payloads[blind]) for blind in sorted(payloads))
+
+
+def _put_candidate(ws: Workspace, senders: Senders, blind: str, payload: bytes) -> Candidate:
+    padded = pad(payload, common_length(update.adapter_bytes for update in senders.updates.values()))
+    sha256 = senders.updates[blind].adapter_sha256
+    ws.store.put(candidate_key(blind, senders.round), padded, payload=sha256)
+    return Candidate(id=blind, sha256=sha256, n_bytes=len(padded))
+
+
+def _secret(ws: Workspace, now: Opened) -> str:
+    """What blind ids are made from: the one of an earlier attempt at the same plan, or a new one."""
+    found = find_record(ws.store, senders_key(now.plan.round), Senders)
+    return (
+        found.secret if found and found.secret and found.plan_sha256 == now.sha256 else secrets.token_hex(16)
+    )

@@ -48,10 +48,16 @@ class MeteredStore(Store):
         super().__init__(env)
         self.calls, self.seconds, self._meter = 0, 0.0, threading.Lock()
 
-    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",
+        payload: str | None = None,
+    ) -> str:
         """See :meth:`tasks.store.Store.put`."""
         with self._metered():
-            return super().put(key, data, content_type)
+            return super().put(key, data, content_type, payload)
 
     def get(self, key: str, sha256: str | None = None, max_bytes: int | None = None) -> bytes:
         """See :meth:`tasks.store.Store.get`."""
@@ -72,6 +78,11 @@ class MeteredStore(Store):
         """See :meth:`tasks.store.Store.look`."""
         with self._metered():
             return super().look(key)
+
+    def payload_of(self, key: str) -> str | None:
+        """See :meth:`tasks.store.Store.payload_of`."""
+        with self._metered():
+            return super().payload_of(key)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """See :meth:`tasks.store.Store.list`."""

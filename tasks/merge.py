@@ -17,7 +17,6 @@ from tasks.events import log_event
 from tasks.files import sha256_bytes
 from tasks.leave_out import Ingredients
 from tasks.ledger import (
-    candidate_key,
     candidates_key,
     close_key,
     find_record,
@@ -34,6 +33,7 @@ from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
 from tasks.receipts import Judgement, Sender, write_receipts
 from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Step
+from tasks.weights import read_candidate
 from tasks.workspace import Workspace
 
 _MEND = "retry the failed sites, then run the round again: what is done is kept"
@@ -220,7 +220,7 @@ def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _A
             voice=voices[c.id],
             train_slices=plans[voices[c.id].update.round].member(voices[c.id].update.site).train_slices,
             candidate=c,
-            adapter=unpack_adapter(ws.store.get(candidate_key(c.id, plan.round), c.sha256)),
+            adapter=unpack_adapter(read_candidate(ws.store, plan.round, c)),
         )
         for c in sorted(candidates.candidates, key=lambda c: voices[c.id].update.site)
     }
@@ -242,7 +242,9 @@ def _merge(plan: Plan, admitted: dict[str, _Admitted], findings: dict[str, dict[
     )
     step = used.step()
     senders = {
-        site: Sender(a.voice, a.train_slices, a.candidate.n_bytes, settings.late_discount**a.voice.age)
+        site: Sender(
+            a.voice, a.train_slices, a.voice.update.adapter_bytes, settings.late_discount**a.voice.age
+        )
         for site, a in admitted.items()
     }
     judged = {site: Judgement(findings[site], rated[site], norms[site]) for site in admitted}

@@ -17,7 +17,6 @@ from tasks.answers import find_answer
 from tasks.bank import own_candidates
 from tasks.events import log_event
 from tasks.ledger import (
-    candidate_key,
     candidates_key,
     get_record,
     plan_key,
@@ -26,7 +25,7 @@ from tasks.ledger import (
 )
 from tasks.records import Aspect, Candidate, Candidates, Estimate, Plan, Rating, Ratings
 from tasks.slices import load_slices
-from tasks.weights import fetch, load_net, round_weights
+from tasks.weights import fetch_candidate, load_net, round_weights
 from tasks.workspace import Workspace
 
 
@@ -71,12 +70,13 @@ def assigned_to(ws: Workspace, candidates: Candidates, site: str) -> list[Candid
             several sites with the same bytes each rates all their rows, since none can tell which is its own.
 
     Returns:
-        In the record's order; none for a site without an admitted update.
+        In the order of its row; none for a site without an admitted update.
     """
     plan = get_record(ws.store, plan_key(candidates.round), Plan)
     own = own_candidates(ws.store, candidates, site, plan.params.merge.late_rounds)
-    mine = {blind for name in own for blind in candidates.assigned.get(name, ())}
-    return [c for c in candidates.candidates if c.id in mine]
+    mine = dict.fromkeys(blind for name in sorted(own) for blind in candidates.assigned.get(name, ()))
+    admitted = {c.id: c for c in candidates.candidates}
+    return [admitted[blind] for blind in mine if blind in admitted]
 
 
 def heard_findings(
@@ -150,13 +150,13 @@ def _rate(
     """Dice before, and a rating by blind id."""
     if not assigned:
         return None, {}
-    home, limit, digits = ws.site_home(site), plan.params.package.max_bytes, plan.params.privacy.digits
+    home, digits = ws.site_home(site), plan.params.privacy.digits
     start = round_weights(ws.store, plan, home)
     panel = ScorePanel(ws, plan, site)
     before = panel.scores(start)
     ratings = {}
     for c in assigned:
-        data = fetch(ws.store, candidate_key(c.id, plan.round), c.sha256, home, limit)
+        data = fetch_candidate(ws.store, plan.round, c, home)
         after = panel.scores(fold(start, unpack_adapter(data)))
         ratings[c.id] = _rating(before, after, panel.panel.case, digits)
     return mean_or_none(before.nanmean(1), digits), ratings

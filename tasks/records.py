@@ -182,8 +182,8 @@ class Candidate(Record):
     """An admitted update under its blind name."""
 
     id: str
-    sha256: Sha256
-    n_bytes: int
+    sha256: Sha256 = Field(description="of the package, as its passport announces it")
+    n_bytes: int = Field(description="of the object, padded: the same for all of a round")
 
 
 class Refusal(Record):
@@ -201,7 +201,8 @@ class Candidates(Record):
     candidates: tuple[Candidate, ...]
     nonce: str = Field(description="drawn by the hub at admission, so that no sender can choose its raters")
     assigned: dict[str, tuple[str, ...]] = Field(
-        description="blind id of a rater's own update → those it rates: never its own, nor the same bytes"
+        description="blind id of a rater's own update → those it rates, in an order of its own: never its own, "
+        "nor the same bytes"
     )
     quarantined: tuple[Refusal, ...]
     missing: tuple[str, ...] = Field(description="sites that no update speaks for, be it fresh or late")
@@ -212,6 +213,7 @@ class Senders(Record):
 
     round: int
     plan_sha256: Sha256
+    secret: str = Field("", description="drawn by the hub, from which the blind ids are made")
     updates: dict[str, Update] = Field(description="by blind id")
 
 

@@ -50,6 +50,7 @@ _ATTEMPTS, _PROBE_ATTEMPTS = 3, 2  # with growing pauses
 _BREAKS_MAX = 4  # of all attempts together before a request is given up, though the store answers in between
 _STALLS_MAX = 5  # breaks in a row without one new byte before a download is given up
 _TRANSFER = TransferConfig(multipart_threshold=8 * _MIB, multipart_chunksize=8 * _MIB, max_concurrency=2)
+_PAYLOAD = "payload-sha256"
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _DENIED = {
     "401",
@@ -103,7 +104,13 @@ class Store:
         self._answered = False
         self._lock = threading.Lock()
 
-    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",
+        payload: str | None = None,
+    ) -> str:
         """Store ``data`` under ``key``; what was there is replaced.
 
         Small objects carry an MD5, so that a store takes them whole or not at all; large ones go in parts of
@@ -113,6 +120,7 @@ class Store:
             key: the object.
             data: its whole content.
             content_type: MIME type that the store tells its readers.
+            payload: sha256 of the package inside, where ``data`` wraps one.
 
         Returns:
             sha256 of ``data``, also kept as the object's metadata ``sha256``.
@@ -122,7 +130,8 @@ class Store:
             StoreDeniedError: these credentials may not write this key.
         """
         sha256 = sha256_bytes(data)
-        about = {"ContentType": content_type, "Metadata": {"sha256": sha256}}
+        inside = {} if payload is None else {_PAYLOAD: payload}
+        about = {"ContentType": content_type, "Metadata": {"sha256": sha256, **inside}}
         if len(data) < _TRANSFER.multipart_threshold:
             md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
             args = {"Bucket": self.bucket, "Key": key, "Body": data, "ContentMD5": md5, **about}
@@ -191,6 +200,14 @@ class Store:
         except ObjectMissingError:
             return None
         return ObjectInfo(key, head["ContentLength"], head["LastModified"]), _announced(head)
+
+    def payload_of(self, key: str) -> str | None:
+        """The announced hash of the package inside an object; of the object itself where it wraps none."""
+        try:
+            head = self._head(key)
+        except ObjectMissingError:
+            return None
+        return _announced(head, _PAYLOAD) or _announced(head)
 
     def list(self, prefix: str) -> list[ObjectInfo]:
         """All objects whose key starts with ``prefix``, by key; empty when there are none."""
@@ -360,10 +377,10 @@ class Store:
             self.bytes_received += received
 
 
-def _announced(head: dict[str, Any]) -> str | None:
-    """The hash that came with the object; proxies may change the case of header names."""
+def _announced(head: dict[str, Any], name: str = "sha256") -> str | None:
+    """A hash that came with the object; proxies may change the case of header names."""
     about = {name.lower(): value for name, value in head["Metadata"].items()}
-    return about.get("sha256") or None
+    return about.get(name) or None
 
 
 def _client(env: Environment, attempts: int, connect_timeout_s: int, read_timeout_s: int) -> Any:

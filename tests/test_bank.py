@@ -25,6 +25,7 @@ from model.errors import RoundError
 from model.factors import adapter_norm, sum_adapters
 from model.merge import merge_shares
 from model.package import unpack_adapter
+from model.padding import unpad
 from tasks.admit import admit_updates
 from tasks.bank import aged_volumes, find_voices
 from tasks.close import close_failed
@@ -117,8 +118,9 @@ def test_an_update_that_came_late_is_a_candidate_of_the_next_round(start: NewRun
     assert (len(record.candidates), record.quarantined, record.missing) == (3, (), ())
     assert late_hashes(ws, record) == {sent(ws, 1): 1}
     (blind,) = late(ws, record.round)
-    assert ws.store.get(candidate_key(blind, 2)) == ws.store.get(adapter_key(LATE, 1))
+    assert unpad(ws.store.get(candidate_key(blind, 2))) == ws.store.get(adapter_key(LATE, 1))
     assert not any(site in ws.store.get(candidates_key(2)).decode() for site in SITES)
+    assert len({candidate.n_bytes for candidate in record.candidates}) == 1
 
 
 @pytest.mark.parametrize(("late_rounds", "ages"), [(2, [2]), (1, [])])
