@@ -30,9 +30,11 @@ def opened(plan: Plan) -> str:
 
 
 def trained(update: Update) -> str:
-    """Rank, bytes, what they carry, and loss."""
+    """Rank, bytes, what they carry, and loss or noise."""
     sent = f"{update.adapter_bytes / 1000:.0f} kB up with {1 - update.cut_energy:.0%} of the update's energy"
-    return f"{update.site}: rank {update.rank}, {sent}, loss {update.curve[-1]:.3f}"
+    loss = f", loss {update.curve[-1]:.3f}" if update.curve else ""
+    noise = f", noise for ε = {update.spent.epsilon:.3g}" if update.spent else ""
+    return f"{update.site}: rank {update.rank}, {sent}{loss}{noise}"
 
 
 def admitted(record: Candidates) -> str:

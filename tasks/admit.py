@@ -224,6 +224,9 @@ def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> N
         for name, value in expected.items()
         if getattr(update, name) != value
     ]
+    dp, spent = plan.params.privacy.dp, update.spent
+    if (dp and (dp.clip, dp.noise, dp.delta)) != (spent and (spent.clip, spent.noise, spent.delta)):
+        faults.append(f"noise is {_short(spent)}, the round has {_short(dp)}")
     steps = plan.params.training.steps
     if len(update.curve) > steps:  # its passport is kept with all the others', in one record
         faults.append(f"curve has {len(update.curve)} losses, the round has {steps} steps")

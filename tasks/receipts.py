@@ -11,7 +11,7 @@ from model.merge import merge_shares
 from model.rating import MEAN, Finding, Findings, RatedWeight, RatingRule, rated_weights
 from tasks.bank import Voice
 from tasks.leave_out import Ingredients, inner_products, leave_out
-from tasks.records import Aspect, Receipt, Seen, Without
+from tasks.records import Aspect, Receipt, Seen, Spent, Without
 
 NORMAL_95 = 1.96
 """Standard errors on either side of a 95 % interval."""
@@ -138,6 +138,7 @@ def _receipt(
         norm=round(judged.norm, 6),
         clipped_to=round(used.clips[site], 6),
         adapter_bytes=sender.n_bytes,
+        spent=sender.voice.update.spent,
         without=without,
         reason="",
     )
@@ -166,6 +167,8 @@ def explain(receipt: Receipt, rule: RatingRule, mode: str, full_share: float, di
     if receipt.clipped_to < 1:
         size = _percent(receipt.clipped_to)
         parts.append(f"Its changes were larger than the others' and were scaled down to {size}.")
+    if receipt.spent:
+        parts.append(_spent_words(receipt.spent))
     return " ".join([*parts, _without_words(receipt, shown)])
 
 
@@ -259,6 +262,13 @@ def _without_words(receipt: Receipt, shown: bool) -> str:
     if without.change < 0.0005:
         return f"{lead} it the step {'is' if shown else 'would be'} the same."
     return f"{lead} it the step would be {_percent(without.change)} different."
+
+
+def _spent_words(spent: Spent) -> str:
+    n = "its one update" if spent.releases == 1 else f"its {spent.releases} updates so far"
+    return (
+        f"Noise hides whether its site took part: ε = {spent.epsilon:.3g} at δ = {spent.delta:.0e} over {n}."
+    )
 
 
 def _where(aspect: Aspect) -> str:

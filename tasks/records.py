@@ -152,6 +152,16 @@ def _member(members: tuple[Member, ...], site: str, where: str) -> Member:
     raise RoundError(f"'{site}' does not take part", where, "ask the hub to add it to the federation")
 
 
+class Spent(Record):
+    """What a site's updates so far say of its data: (ε, δ) of its whole contribution, not of one patient."""
+
+    clip: float = Field(gt=0, description="L2 norm of this update before the noise, at most")
+    noise: float = Field(gt=0, description="its noise's standard deviation, in units of clip")
+    delta: float = Field(gt=0, lt=1)
+    releases: int = Field(ge=1, description="noisy updates of the site so far, this one included")
+    epsilon: float = Field(ge=0, description="over all of them")
+
+
 class Update(Record):
     """The passport of a site's adapter."""
 
@@ -171,7 +181,8 @@ class Update(Record):
     dtype: str
     adapter_sha256: Sha256
     adapter_bytes: int
-    curve: tuple[float, ...]
+    curve: tuple[float, ...] = Field(description="training loss per step; withheld where updates get noise")
+    spent: Spent | None = Field(None, description="differential privacy; None where updates get no noise")
     cut_energy: float = Field(
         description="fraction of the squared norm, residual included, that stays behind"
     )
@@ -278,6 +289,7 @@ class Receipt(Record):
     norm: float
     clipped_to: float = Field(description="factor applied by norm clipping, 1 when none")
     adapter_bytes: int
+    spent: Spent | None = Field(None, description="differential privacy of the site's updates so far")
     without: Without | None = Field(description="None where no other update has weight")
     reason: str
 

@@ -155,8 +155,18 @@ class Adapt(_Section):
     epochs: int = Field(ge=1, le=20, description="passes over the site's training slices")
 
 
+class Dp(_Section):
+    """Differential privacy of a site's update; see :mod:`tasks.spending`."""
+
+    clip: float = Field(gt=0, description="L2 norm that a site's whole update is clipped to")
+    noise: float = Field(
+        gt=0, description="standard deviation of the noise on every weight, in units of clip"
+    )
+    delta: float = Field(gt=0, lt=1, description="probability with which ε may be exceeded")
+
+
 class Privacy(_Section):
-    """What of a site's numbers others see."""
+    """What others learn of a site's data."""
 
     digits: int = Field(
         4, ge=2, le=6, description="decimals of every score, loss and gain that leaves a site"
@@ -164,6 +174,7 @@ class Privacy(_Section):
     fewest: int = Field(
         5, ge=1, description="patients below which a count or an aggregate is withheld from others; 1: never"
     )
+    dp: Dp | None = Field(None, description="noise on every update; None for none")
 
 
 class Server(_Section):

@@ -27,6 +27,7 @@ from tasks.packing import Parcel, pack_parcel
 from tasks.records import Member, Plan, Update
 from tasks.settings import Params
 from tasks.slices import Slices, load_slices
+from tasks.spending import add_noise, read_book, spending, write_book
 from tasks.weights import load_net, round_weights
 from tasks.workspace import Workspace
 
@@ -58,12 +59,19 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
     if found and same and _restore(ws, found):
         log_event(home, "train", number, "reused")
         return found
+    if (drawn := _drawn(ws, site, number)) and (drawn.plan_sha256, drawn.dataset_md5) == (
+        plan_sha256,
+        card.dataset_md5,
+    ):
+        _upload(ws, drawn, _kept(ws, site, number).read_bytes())
+        return drawn
     started = time.monotonic()
     member = plan.member(site)
     adapter, curve = _train(ws, plan, member, f"{plan_sha256}/{card.dataset_md5}")
-    package = plan.params.package
-    rest = read_residual(ws, plan, site)
-    parcel = pack_parcel(adapter, rest, package, package.upload_bytes, plan.params.merge.rank_max)
+    package, dp = plan.params.package, plan.params.privacy.dp
+    parcel = _pack(ws, plan, site, adapter)
+    sha256 = sha256_bytes(parcel.data)
+    book = {**read_book(home, ws.store, site, number), sha256: dp.noise} if dp else {}
     update = Update(
         round=number,
         site=site,
@@ -79,13 +87,15 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
         code_version=code_version(),
         seed=plan.params.seed,
         dtype=package.dtype,
-        adapter_sha256=sha256_bytes(parcel.data),
+        adapter_sha256=sha256,
         adapter_bytes=len(parcel.data),
-        curve=curve,
+        curve=() if dp else curve,
+        spent=spending(book, dp) if dp else None,
         cut_energy=round(1 - parcel.kept, 6),
         seconds=round(time.monotonic() - started, 1),
     )
-    _keep_and_upload(ws, update, parcel)
+    _keep(ws, update, parcel)
+    _upload(ws, update, parcel.data)
     return update
 
 
@@ -204,21 +214,60 @@ def _announced(ws: Workspace, site: str, number: int) -> Update | None:
         return find_answer(ws.store, update_key(site, number), Update) if asked else None
 
 
-def _keep_and_upload(ws: Workspace, update: Update, parcel: Parcel) -> None:
-    """Keep, upload, announce, in this order.
+def _pack(ws: Workspace, plan: Plan, site: str, adapter: Adapter) -> Parcel:
+    """What is sent, and what stays.
+
+    Where updates get noise nothing stays: what a package cannot carry of one is nearly all noise. To add it again
+    would cost no ε, being made of what was noised before, and send the noise of yesterday besides that of today.
+    """
+    package, most, dp = plan.params.package, plan.params.merge.rank_max, plan.params.privacy.dp
+    if dp is None:
+        return pack_parcel(adapter, read_residual(ws, plan, site), package, package.upload_bytes, most)
+    package = package.model_copy(update={"feedback": False})
+    return pack_parcel(add_noise(adapter, dp), {}, package, package.upload_bytes, most)
+
+
+def _keep(ws: Workspace, update: Update, parcel: Parcel) -> None:
+    """Keep the update, what it could not carry, and what is needed to send exactly this again.
 
     A kill in between leaves files of this round alone, which training it again writes anew with the same bytes;
-    only what was announced counts in later rounds (:func:`read_residual`).
+    only what was announced counts in later rounds (:func:`read_residual`). Noise is drawn anew by then, so an update
+    that has some is kept with its passport before it leaves, and sent from there.
     """
-    home, site, number = ws.site_home(update.site), update.site, update.round
+    site, number = update.site, update.round
     kept, rest = _kept(ws, site, number), _residual(ws, site, number)
     write_atomic(kept, parcel.data)
     if parcel.rest:
         write_atomic(rest, pack_adapter(parcel.rest, "fp32"))
     else:
         rest.unlink(missing_ok=True)
-    ws.store.put(adapter_key(site, number), parcel.data)
+    if update.spent:
+        write_atomic(_draft(ws, site, number), json_bytes(update.model_dump(mode="json")))
+
+
+def _upload(ws: Workspace, update: Update, data: bytes) -> None:
+    """Enter what the update spends, upload, announce, in this order."""
+    home, site, number = ws.site_home(update.site), update.site, update.round
+    if update.spent:
+        book = read_book(home, ws.store, site, number)
+        write_book(home, {**book, update.adapter_sha256: update.spent.noise})
+    ws.store.put(adapter_key(site, number), data)
     put_record(ws.store, update_key(site, number), update)
-    write_atomic(kept.with_suffix(".json"), json_bytes(update.model_dump(mode="json")))
+    announced = _kept(ws, site, number).with_suffix(".json")
+    write_atomic(announced, json_bytes(update.model_dump(mode="json")))
     (home / "training.safetensors").unlink(missing_ok=True)
-    log_event(home, "train", number, "done", seconds=update.seconds, sent_bytes=len(parcel.data))
+    log_event(home, "train", number, "done", seconds=update.seconds, sent_bytes=len(data))
+
+
+def _draft(ws: Workspace, site: str, number: int) -> Path:
+    return _kept(ws, site, number).with_suffix(".drawn.json")
+
+
+def _drawn(ws: Workspace, site: str, number: int) -> Update | None:
+    """The passport of a noisy update of this round that is kept whole, whether or not it has left."""
+    try:
+        drawn = Update.model_validate_json(_draft(ws, site, number).read_bytes())
+        whole = sha256_file(_kept(ws, site, number)) == drawn.adapter_sha256
+    except (FileNotFoundError, ValidationError):
+        return None
+    return drawn if whole else None
