@@ -108,6 +108,33 @@ def scale(
     print(scale_table(result))
 
 
+@bench.command()
+def privacy(
+    run: Annotated[Path, typer.Option(help="A run whose sites and base are used.")] = Path("runs/demo"),
+    noise: Annotated[list[float] | None, typer.Option(help="Noise multiplier; may be given again.")] = None,
+    clip: Annotated[float, typer.Option(help="L2 norm that an update is clipped to.")] = 2.0,
+    delta: Annotated[float, typer.Option(help="Probability with which ε may be exceeded.")] = 1e-5,
+    seeds: Annotated[int, typer.Option(min=1, help="Federations per strength of noise.")] = 3,
+    out: Out = Path("runs/bench/privacy.json"),
+    overrides: Set = None,
+) -> None:
+    """What noise on updates costs in Dice, and the ε it buys."""
+    params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from flows.bench_tables import privacy_table
+    from flows.compute import one_thread_each
+    from tasks.bench_privacy import bench_privacy
+    from tasks.settings import Dp
+
+    one_thread_each()
+    dp = Dp(clip=clip, noise=1.0, delta=delta)
+    with console.status("playing federations") as status:
+        result = bench_privacy(
+            params, run, dp, noise or [0.003, 0.01, 0.03, 0.1, 1.0], range(1, seeds + 1), status.update
+        )
+    _write(out, asdict(result))
+    print(privacy_table(result))
+
+
 def phase_table(result: StepsBench) -> Table:
     """Median and quartiles per phase and variant, ms of CPU time."""
     from tasks.bench_steps import PHASES

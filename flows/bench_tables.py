@@ -1,10 +1,11 @@
-"""The tables of ``cardiofed bench link`` and ``scale``, in markdown."""
+"""The tables of ``cardiofed bench link``, ``scale`` and ``privacy``, in markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tasks.bench_link import StepCost, whole_round
+from tasks.bench_privacy import PrivacyBench
 from tasks.bench_scale import PHASES, RECORDS, PhaseCost, ScaleBench, in_all
 
 
@@ -28,6 +29,22 @@ def scale_table(result: ScaleBench) -> str:
     costs = _table(heads, [(row[0].phase, *_per_site(row)) for row in by_phase])
     sizes = [(name, *(_kb(result.records_bytes[n][name]) for n in counts)) for name in RECORDS]
     return f"{costs}\n\n{_table(('record, kB', *(f'{n} sites' for n in counts)), sizes)}"
+
+
+def privacy_table(result: PrivacyBench) -> str:
+    """A row per strength of noise."""
+    heads = (
+        "noise multiplier",
+        f"ε of a site, {result.rounds} rounds, δ = {result.delta:.0e}",
+        "Dice",
+        "± over seeds",
+    )
+    rows = [("base as shipped", "0", f"{result.before:.3f}", "")]
+    for cost in result.costs:
+        noise = "no clipping, no noise" if cost.noise is None else f"{cost.noise:g}"
+        epsilon = "∞" if cost.epsilon is None else f"{cost.epsilon:.3g}"
+        rows.append((noise, epsilon, f"{sum(cost.dice) / len(cost.dice):.3f}", f"{cost.spread:.3f}"))
+    return _table(heads, rows)
 
 
 def _per_site(costs: Sequence[PhaseCost]) -> tuple[str, ...]:
