@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -118,13 +118,12 @@ def bench_privacy(
     return PrivacyBench(sites, params.federation.rounds, dp.clip, dp.delta, before, tuple(costs))
 
 
+@dataclass
 class _NoisyTrial(Trial):
     """A trial whose sites add noise to what they have trained; the noise is drawn from the seed, to be repeatable."""
 
     dp: Dp | None = None
-
-    def __post_init__(self) -> None:
-        self.norms: list[float] = []
+    norms: list[float] = field(default_factory=list)
 
     def train(self, site: str, start: dict[str, Tensor], steps: int, seed: int) -> dict[str, Factors]:
         """See :meth:`tasks.study.trial.Trial.train`."""
