@@ -341,7 +341,11 @@ def test_who_announces_anothers_bytes_after_admission_takes_nothing_over(round_1
 
 def test_senders_of_the_same_bytes_do_not_rate_each_other() -> None:
     assigned = assign(candidates("x", "x", "y"), 6)
-    assert {rater: set(rated) for rater, rated in assigned.items()} == {"a": {"c"}, "b": {"c"}, "c": {"a", "b"}}
+    assert {rater: set(rated) for rater, rated in assigned.items()} == {
+        "a": {"c"},
+        "b": {"c"},
+        "c": {"a", "b"},
+    }
 
 
 def test_a_site_that_copies_another_rates_what_it_is_assigned_and_not_the_copy(round_1: Trained) -> None:
