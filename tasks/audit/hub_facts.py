@@ -186,10 +186,11 @@ def changed_settings(before: Params, after: Params) -> list[str]:
 
 
 def _unblinded(reader: RoundReader, said: Fact) -> Iterator[Fact]:
-    updates = reader.read(senders_key(reader.number), Senders).updates
-    for blind, update in sorted(updates.items(), key=lambda item: item[1].site):
+    senders = reader.read(senders_key(reader.number), Senders)
+    for blind, update in sorted(senders.updates.items(), key=lambda item: item[1].site):
         facts: dict[str, JsonValue] = {
             "candidate": blind,
+            "secret": senders.secret,
             "update_round": update.round,
             "adapter_sha256": update.adapter_sha256,
             "adapter_bytes": update.adapter_bytes,

@@ -43,13 +43,18 @@ class Sent:
     candidate: str
     update_round: int
     adapter_sha256: str
+    secret: str
+    """of the round, that blind names are made from"""
 
 
 def unblinded(entries: Sequence[Entry], number: int) -> dict[str, Sent]:
     """Site → what it sent to a round, as the log tells it."""
     return {
         str(e.site): Sent(
-            str(e.facts["candidate"]), int(str(e.facts["update_round"])), str(e.facts["adapter_sha256"])
+            str(e.facts["candidate"]),
+            int(str(e.facts["update_round"])),
+            str(e.facts["adapter_sha256"]),
+            str(e.facts["secret"]),
         )
         for e in entries
         if e.kind == "unblinded" and e.round == number
@@ -93,7 +98,8 @@ def _draw_faults(
     n = told["drawn", None].n if ("drawn", None) in told else 0
     if candidates.assigned != assign_candidates(plan, plan_sha256, candidates.candidates, candidates.nonce):
         yield Fault(n, "contradicted", f"the raters of round {plan.round} are not those that the nonce draws")
-    names = blind_ids(plan_sha256, {site: s.adapter_sha256 for site, s in sent.items()})
+    secret = next((s.secret for s in sent.values()), "")
+    names = blind_ids(secret, {site: s.adapter_sha256 for site, s in sent.items()})
     hashes = {c.id: c.sha256 for c in candidates.candidates}
     for site, s in sent.items():
         if names[site] != s.candidate or hashes.get(s.candidate) != s.adapter_sha256:
