@@ -84,6 +84,17 @@ def hub_dismiss(name: Name, home: Home) -> None:
     console.print(f"{name} takes no part in rounds that open from now on")
 
 
+@hub_app.command("set")
+def hub_set(
+    overrides: Annotated[list[str], typer.Argument(help="Such as merge.mode=shadow.")], home: Home
+) -> None:
+    """Change settings from the next round on; those that the model stands on stay."""
+    from flows.hub_settings import change_settings
+
+    change_settings(home, tuple(overrides))
+    console.print(f"rounds that open from now on have {', '.join(overrides)}", markup=False, soft_wrap=True)
+
+
 def _deploy(hub: Path, api_url: str, site: str) -> None:
     from infra.prefect_server import prefect_environment
 

@@ -31,10 +31,12 @@ def make_hub(folder: Path, prefect_api_url: str, params: Params) -> None:
         s3_region=env.s3_region,
         prefect_api_url=prefect_api_url,
     )
+    stands = stages.has_base(folder, params)
     write_home(folder, home, Credentials(access_key=env.s3_access_key, secret_key=env.s3_secret_key), params)
     ws, _ = enter_home(folder)
     ws.store.ensure_bucket()
-    stages.pretrain(folder, params)
+    if not stands:
+        stages.pretrain(folder, params)
     os.environ |= prefect_environment(prefect_api_url, folder / "worker")
     from flows.deployments import deploy_hub  # Prefect reads its settings when it is imported
 

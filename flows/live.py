@@ -12,7 +12,7 @@ from flows import stages
 from flows.invitations import invite_site
 from flows.live_tls import end_strayed_workers, have_tls
 from flows.only_one import only_one
-from flows.stages import Source
+from flows.stages import Source, has_base
 from infra.prefect_server import prefect_environment, start_prefect
 from infra.s3_server import S3Server, start_s3
 from infra.workers import start_worker
@@ -20,6 +20,7 @@ from tasks.enrol import prepared_sites, read_card
 from tasks.homes import HOME_FILE, HUB, Credentials, Home, enter_home, read_credentials, write_home
 from tasks.join import announce, enter
 from tasks.settings import Params
+from tasks.workspace import open_workspace
 
 HOSPITALS = "hospitals"
 
@@ -76,8 +77,9 @@ def bring_up(
         say("preparing the hospitals' data")
         stages.cohort(root, params, source, replace=False)
         sites = prepared_sites(root / "cohort")
-        say("training the base, unless it is there")
-        stages.pretrain(root / HUB, params)
+        if not has_base(root / HUB, params):
+            say("training the base: two minutes on two idle cores with the settings of params.yaml")
+            stages.pretrain(root / HUB, params)
         machines = [root / HUB, *(root / HOSPITALS / site for site in sites)]
         certificate = have_tls(root, machines, tls)
         store = start_s3(root / "store", s3_port, keep=True, tls=certificate)
@@ -98,6 +100,8 @@ def bring_up(
 
 def _found(root: Path, params: Params, store: S3Server, api_url: str, sites: tuple[str, ...]) -> None:
     """The hub's folder, the bucket, and a folder, a user and an invitation per hospital."""
+    if (root / HUB / HOME_FILE).exists():
+        params = open_workspace(root / HUB).params  # `cardiofed hub set` may have changed some
     home = Home(name=HUB, s3_endpoint=store.url, prefect_api_url=api_url)
     hub = Credentials.model_validate({"access_key": store.access_key, "secret_key": store.secret_key})
     write_home(root / HUB, home, hub, params)

@@ -12,12 +12,13 @@ from model.errors import ConfigError
 from tasks.cases import CARD_FILE
 from tasks.code_version import code_version
 from tasks.files import json_bytes, sha256_bytes, write_atomic
+from tasks.homes import PARAMS_FILE
 from tasks.prepare import prepare
-from tasks.pretrain import need_base, pretrain_base
+from tasks.pretrain import need_base, pretrain_base, read_base
 from tasks.privacy import keep_errors
 from tasks.report import render_report
 from tasks.results import write_results
-from tasks.settings import Params
+from tasks.settings import Params, founding
 from tasks.workspace import Workspace, open_workspace
 
 FEDERATED = ("store", "prefect", "versions", "federation", "sites", "hub", "evaluation", "plots")
@@ -97,6 +98,21 @@ def pretrain(root: Path, params: Params, public: Source | None = None) -> None:
         prepare(public.data, public.layout, public.sites, home, params)
     one_thread_each()
     pretrain_base(root / "base", params, home)
+
+
+def has_base(hub: Path, params: Params) -> bool:
+    """Whether a live hub stands on a base, so that no later release may train another one.
+
+    Args:
+        hub: the hub's folder, before its settings are written anew.
+        params: the federation's settings.
+
+    Returns:
+        Whether the base is there, of these founding settings.
+    """
+    if read_base(hub / "base") is None or not (hub / PARAMS_FILE).exists():
+        return False
+    return founding(open_workspace(hub).params) == founding(params)
 
 
 def enter(root: Path, params: Params, replace: bool) -> Workspace:

@@ -16,7 +16,7 @@ from infra.process import PID_FILE, Service, child_environment, serve
 from infra.tls import Certificate, presents
 from tasks.trusted_ca import CA_FILE, trusted_for_prefect
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def start_prefect(
         Addresses of the API and the pages, and the process.
 
     Raises:
-        ServerError: port taken or not healthy within 120 s; with the end of the log.
+        ServerError: port taken or not healthy within 300 s; with the end of the log.
     """
     folder = folder.absolute()
     service = Service(

@@ -11,7 +11,7 @@ from model.lora import rank_for_volume
 from tasks.cases import CARD_FILE, SiteCard
 from tasks.ledger import FEDERATION, base_key, card_key, find_record, plan_key, put_record
 from tasks.records import Base, FederationRecord, Member, Plan
-from tasks.settings import Params
+from tasks.settings import Params, founding
 from tasks.small_cells import shareable
 from tasks.workspace import Workspace
 
@@ -64,8 +64,8 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
             "use another bucket or run name for another base",
         )
     opened = find_record(store, plan_key(1), Plan)
-    if opened is not None:
-        refuse_foreign(opened, base, ws.params)
+    if opened is not None and (opened.base, opened.params) != (base, ws.params):
+        raise _foreign(opened)
     if not store.exists(base_key(base.sha256)):
         store.put(base_key(base.sha256), (ws.base_home / f"{base.sha256}.safetensors").read_bytes())
     for site in prepared_sites(ws.cohort):
@@ -103,7 +103,8 @@ def local_federation(ws: Workspace, base: Base) -> FederationRecord:
 def refuse_foreign(plan: Plan, base: Base, params: Params) -> None:
     """Refuse to go on with the rounds of another run that used the same bucket.
 
-    Members may change from round to round, so they are not compared.
+    Members may change from round to round, and so may settings that the model does not stand on
+    (:data:`tasks.settings.CHANGEABLE`), so they are not compared.
 
     Args:
         plan: found in the store.
@@ -111,14 +112,18 @@ def refuse_foreign(plan: Plan, base: Base, params: Params) -> None:
         params: of this run.
 
     Raises:
-        RoundError: base or settings differ.
+        RoundError: base or founding settings differ.
     """
-    if (plan.base, plan.params) != (base, params):
-        raise RoundError(
-            f"this bucket holds another federation: its round {plan.round} has another base or other settings",
-            plan_key(plan.round),
-            "use another bucket (CARDIOFED_S3_BUCKET), or the settings of that run",
-        )
+    if plan.base != base or founding(plan.params) != founding(params):
+        raise _foreign(plan)
+
+
+def _foreign(plan: Plan) -> RoundError:
+    return RoundError(
+        f"this bucket holds another federation: its round {plan.round} has another base or other settings",
+        plan_key(plan.round),
+        "use another bucket (CARDIOFED_S3_BUCKET), or the settings of that run",
+    )
 
 
 def members_of(cards: list[SiteCard], params: Params) -> tuple[Member, ...]:

@@ -314,6 +314,15 @@ def load_params(path: Path, overrides: tuple[str, ...] = ()) -> Params:
         raise _faults(e, str(path)) from e
 
 
+CHANGEABLE = ("federation", "training", "rating", "merge", "judge", "adapt")
+"""Sections that a round may have others of than the round before it; the model and its base stand on the rest."""
+
+
+def founding(params: Params) -> dict[str, Any]:
+    """The settings that stay as they are for as long as a federation lives; those of studies are none of its own."""
+    return params.model_dump(mode="json", exclude={*CHANGEABLE, "study"})
+
+
 def lay_over(params: Params, overrides: tuple[str, ...]) -> Params:
     """Settings with ``section.key=value`` overrides laid over them.
 
