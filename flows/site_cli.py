@@ -35,11 +35,13 @@ def site_run(
     from tasks.homes import enter_home
     from tasks.privacy import keep_errors
     from tasks.site_round import current_round, take_part, told_refusal
+    from tasks.visits import leave_visit
 
     one_thread_each()
     ws, own = enter_home(home)
     keep_errors(ws.root)
     with only_one(ws.root):
+        leave_visit(ws, own.name, float(every))
         number = current_round(ws)
         done = take_part(ws, number, own.name, float(wait), every_s=float(every))
         refused = told_refusal(ws, number, own.name)

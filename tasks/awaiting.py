@@ -24,12 +24,13 @@ from tasks.ledger import (
 )
 from tasks.outage import ride_out
 from tasks.records import Plan, Record
+from tasks.visits import absence_s
 from tasks.workspace import Workspace
 
 LEASE_S = 90.0
 """A site that works and gives no sign for so long is dead."""
-GRACE_S = 120.0
-"""A site that was called and gives no first sign for so long is not there."""
+GRACE_S = 300.0
+"""A site that was called and gives no first sign for so long is not there; a busy machine takes minutes to start."""
 REPAIR_S = 600.0
 """A site whose work failed is awaited so long after its last sign, for somebody to retry it."""
 POLL_S = 2.0
@@ -69,8 +70,8 @@ def await_sites(
 ) -> Outlook:
     """Wait until everybody has answered who still can.
 
-    Deadlines are learned (:mod:`tasks.deadlines`) unless ``federation.deadlines`` sets one; the wait begins anew when
-    a hub that was killed starts again.
+    Deadlines are learned (:mod:`tasks.deadlines`) unless ``federation.deadlines`` sets one, with the time that a site
+    stays away which comes by itself; the wait begins anew when a hub that was killed starts again.
 
     Args:
         ws: the hub's workspace.
@@ -135,7 +136,7 @@ def _is_dead(
 ) -> bool:
     sign = files.get("contact.json")
     if sign is None:
-        return age_s(began, now) > GRACE_S
+        return age_s(began, now) > max(GRACE_S, absence_s(ws.store, site, now))
     contact = find_answer(ws.store, contact_key(site, number), Contact)
     return age_s(max(sign, began), now) > patience_s(contact)
 
@@ -161,5 +162,9 @@ def _deadlines(ws: Workspace, plan: Plan, phase: SitePhase, sites: Collection[st
     rounds = range(max(1, plan.round - LOOK_BACK), plan.round)
     took = past_durations(ws.store, members, phase, rounds)
     slices = {member.site: float(member.train_slices) for member in plan.members}
-    learned = {site: deadline_s(took[site], took, slices, site, float(settings.deadline_s)) for site in sites}
+    now, most_s = ws.store.now(), float(settings.deadline_s)
+    learned = {
+        site: min(most_s, deadline_s(took[site], took, slices, site, most_s) + absence_s(ws.store, site, now))
+        for site in sites
+    }
     return learned | {site: float(s) for site, s in settings.deadlines.items() if site in learned}

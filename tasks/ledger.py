@@ -205,6 +205,11 @@ def contact_key(site: str, number: int) -> str:
     return f"{site_round_prefix(site, number)}contact.json"
 
 
+def visit_key(site: str) -> str:
+    """When a site that comes by itself was here last, in a round or not."""
+    return f"{site_prefix(site)}visit.json"
+
+
 def waiting_key(number: int) -> str:
     """Whom the hub waits for in a round, and until when."""
     return f"{round_prefix(number)}waiting.json"

@@ -25,6 +25,7 @@ from tasks.ledger import (
     waiting_key,
 )
 from tasks.records import Candidates, Close, MergeRecord, Plan
+from tasks.visits import absence_s
 from tasks.workspace import Workspace
 
 STEPS = (
@@ -119,8 +120,13 @@ def round_standing(ws: Workspace, number: int) -> RoundStanding:
         for site, names in files.items()
         if "contact.json" in names
     }
+    grace = {
+        site: max(GRACE_S, absence_s(ws.store, site, now))
+        for site, names in files.items()
+        if "contact.json" not in names
+    }
     sites = tuple(_site(m.site, files[m.site], contacts.get(m.site), hub, now) for m in plan.members)
-    word, detail = _word(hub, files, contacts, now)
+    word, detail = _word(hub, files, contacts, grace, now)
     return RoundStanding(number, word, detail, age_s(plan.opened, now), sites)
 
 
@@ -176,12 +182,17 @@ def _note(contact: Contact | None, refused: str | None) -> str:
 
 
 def _word(
-    hub: _Hub, files: Mapping[str, Files], contacts: Mapping[str, Contact | None], now: datetime
+    hub: _Hub,
+    files: Mapping[str, Files],
+    contacts: Mapping[str, Contact | None],
+    grace: Mapping[str, float],
+    now: datetime,
 ) -> tuple[Word, str]:
     close = hub.close
-    if close is None:
-        return _open_word(hub, files, contacts, now)
-    absent = f"without {', '.join(close.missing)}" if close.missing else ""
+    if close is None or (close.outcome == "failed" and hub.works):  # a failed round is tried again
+        return _open_word(hub, files, contacts, grace, now)
+    named = all(site in close.reason for site in close.missing)
+    absent = "" if named else f"without {', '.join(close.missing)}"
     said = "; ".join(filter(None, (absent, close.reason)))
     if close.outcome in ("failed", "rejected"):
         return close.outcome, said
@@ -191,7 +202,11 @@ def _word(
 
 
 def _open_word(
-    hub: _Hub, files: Mapping[str, Files], contacts: Mapping[str, Contact | None], now: datetime
+    hub: _Hub,
+    files: Mapping[str, Files],
+    contacts: Mapping[str, Contact | None],
+    grace: Mapping[str, float],
+    now: datetime,
 ) -> tuple[Word, str]:
     if hub.works is False:
         return (
@@ -202,7 +217,7 @@ def _open_word(
         return "working", "the hub has not asked the sites yet"
     phase = hub.waiting.phase
     left = {
-        site: _awaited_s(until, files.get(site, {}), contacts.get(site), now)
+        site: _awaited_s(until, files.get(site, {}), contacts.get(site), grace.get(site, GRACE_S), now)
         for site, until in hub.waiting.until.items()
         if ANSWER[phase] not in files.get(site, {})
     }
@@ -213,8 +228,10 @@ def _open_word(
     return "waiting", f"for {', '.join(sorted(left))} to {phase}, until {until:%H:%M:%S} UTC at the latest"
 
 
-def _awaited_s(until: datetime, files: Files, contact: Contact | None, now: datetime) -> float:
+def _awaited_s(
+    until: datetime, files: Files, contact: Contact | None, grace_s: float, now: datetime
+) -> float:
     """Seconds that the hub still waits for a site: to its deadline, or until it counts as dead."""
     sign = files.get("contact.json")
-    alive = GRACE_S if sign is None else patience_s(contact) - age_s(sign, now)
+    alive = grace_s if sign is None else patience_s(contact) - age_s(sign, now)
     return min((until - now).total_seconds(), alive)

@@ -61,6 +61,7 @@ _DENIED = {
     "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
+_FULL = {"XMinioStorageFull", "StorageFull", "InsufficientStorage", "QuotaExceeded"}
 _BROKEN = (ConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError, BrokenAnswerError)
 _FAULTS = (
     ClientError,
@@ -417,8 +418,12 @@ def _answer_error(error: ClientError, where: str) -> StoreError:
         return StoreDeniedError(f"the store refused ({code})", where, mend)
     if code in ("412", "PreconditionFailed"):
         return IntegrityError("the object was replaced while it was read", where, "run again")
+    if status == 507 or code in _FULL:
+        mend = "make room on its disk or raise its quota, then run again"
+        return StoreUnreachableError(f"the store is full ({code})", where, mend)
     if status >= 500:
-        return StoreUnreachableError(f"the store answers with an error ({code})", where, "look into its log")
+        mend = "look into its log, and whether its disk or quota is full: many stores say no more of that"
+        return StoreUnreachableError(f"the store answers with an error ({code})", where, mend)
     mend = "check CARDIOFED_S3_BUCKET (3 to 63 of a-z, 0-9, '-' and '.') and the store's log"
     return StoreError(f"the store refused ({code})", where, mend)
 

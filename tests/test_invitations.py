@@ -21,6 +21,7 @@ from tasks.ledger import card_key, get_record, update_key
 from tasks.open import open_round
 from tasks.records import Update
 from tasks.roster import read_roster
+from tasks.visits import absence_s
 
 __all__ = ["federation"]
 
@@ -52,6 +53,7 @@ def test_a_hospital_without_prefect_takes_part_by_cron_with_the_store_alone(
     done = CliRunner().invoke(app, ["site", "run", "--home", str(tmp_path / NEW)])
     assert (done.exit_code, "round 1: train" in done.output) == (0, True), done.output
     assert get_record(federation.store, update_key(NEW, 1), Update).site == NEW
+    assert absence_s(federation.store, NEW, federation.store.now()) == 2 * 3600
     again = CliRunner().invoke(app, ["site", "run", "--home", str(tmp_path / NEW)])
     assert "nothing to do" in again.output
 

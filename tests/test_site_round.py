@@ -13,7 +13,7 @@ from federation_files import SITES, delete, finish_round, found, new_run, play_r
 
 from model.errors import RoundError
 from tasks.admit import admit_updates
-from tasks.awaiting import GRACE_S, LEASE_S, REPAIR_S, await_sites, look
+from tasks.awaiting import GRACE_S, LEASE_S, REPAIR_S, Waiting, await_sites, look
 from tasks.close import close_failed, close_round
 from tasks.contact import Contact, keep_contact
 from tasks.events import count_events
@@ -40,6 +40,7 @@ from tasks.site_round import VERBS, current_round, next_duty, take_part
 from tasks.standing import round_standing
 from tasks.store import Store
 from tasks.train import train_site
+from tasks.visits import OVERDUE_S, leave_visit
 from tasks.workspace import Workspace
 
 SITE, *OTHERS = SITES
@@ -210,6 +211,36 @@ def test_who_comes_by_cron_and_who_may_be_repaired_is_awaited_longer(ws: Workspa
     assert at(ws, 1800 + LEASE_S + 5)[SITE] == "dead"
     assert at(ws, REPAIR_S)[OTHERS[0]] == "due"
     assert at(ws, REPAIR_S + LEASE_S + 5)[OTHERS[0]] == "dead"
+
+
+def test_who_comes_by_itself_is_awaited_before_its_first_sign_in_a_round(ws: Workspace) -> None:
+    leave_visit(ws, SITE, 900)
+    open_round(ws, 1)
+    assert at(ws, 1790)[SITE] == "due"
+    assert at(ws, 1790)[OTHERS[0]] == "dead"
+    assert at(ws, 1800 + OVERDUE_S + 5)[SITE] == "dead"
+
+
+def test_who_comes_by_itself_has_its_absence_on_top_of_what_was_learned(ws: Workspace) -> None:
+    trained(ws)
+    finish_round(ws, 1)
+    leave_visit(ws, SITE, 450)
+    open_round(ws, 2)
+    await_sites(ws, 2, "train", SITES, lambda _: [train_site(ws, 2, site) for site in SITES])
+    until = get_record(ws.store, waiting_key(2), Waiting).until
+    assert (until[SITE] - until[OTHERS[0]]).total_seconds() == pytest.approx(900, abs=60)
+
+
+def test_a_failed_round_that_the_hub_tries_again_has_not_failed(ws: Workspace) -> None:
+    open_round(ws, 1)
+    close_failed(ws, 1, RoundError(f"without: {', '.join(SITES)}"))
+    assert (round_standing(ws, 1).word, round_standing(ws, 1).detail) == (
+        "failed",
+        f"without: {', '.join(SITES)}",
+    )
+    with hold_lease(ws, 1):
+        assert round_standing(ws, 1).word == "working"
+    assert round_standing(ws, 1).word == "failed"
 
 
 def test_an_answer_to_an_earlier_question_is_none(ws: Workspace) -> None:
