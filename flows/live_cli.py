@@ -74,8 +74,12 @@ def status(
 def down(run: Run = "live", runs: Runs = Path("runs")) -> None:
     """End what `cardiofed up` or `cardiofed demo --keep` left running; nothing else."""
     from infra.process import stop_all
+    from infra.workers import end_strayed_runs
 
-    ended = stop_all(runs / checked_name(run, "run"))
+    root = runs / checked_name(run, "run")
+    ended = stop_all(root)
+    if strayed := end_strayed_runs(root):
+        ended.append(f"{strayed} run{'s' if strayed > 1 else ''} whose worker was gone")
     console.print(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 

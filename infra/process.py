@@ -155,7 +155,7 @@ def stop(pid_file: Path) -> bool:
     """
     child = recorded(pid_file)
     if child is not None:
-        _end_family(child.pid)
+        end_family(child.pid)
     if child is not None and (popen := _CHILDREN.pop(child.pid, None)):
         popen.wait()
     pid_file.unlink(missing_ok=True)
@@ -211,7 +211,7 @@ def _end_children() -> None:
         return  # a fork of ours, to which they do not belong
     for pid, popen in _CHILDREN.items():
         if pid not in _KEPT and popen.poll() is None:
-            _end_family(pid)
+            end_family(pid)
             popen.wait()
 
 
@@ -272,7 +272,8 @@ def _alive(pid: int, started: float) -> bool:
         return False
 
 
-def _end_family(pid: int) -> None:
+def end_family(pid: int) -> None:
+    """End a process and its children: first asked, after seconds killed."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
+
 from infra.prefect_server import prefect_environment
-from infra.process import PID_FILE, Child, child_environment, launch, recorded
+from infra.process import PID_FILE, Child, child_environment, end_family, launch, recorded
 
 QUERY_S = 3
 
@@ -78,3 +80,28 @@ def start_worker(folder: Path, role: str) -> Child:
     program = str(Path(sys.executable).parent / "cardiofed")
     command = [sys.executable, program, role, "work", "--home", str(folder.absolute())]
     return launch(command, child_environment(home, {}), home, keep=True)
+
+
+def end_strayed_runs(root: Path) -> int:
+    """End the flow runs that a killed worker left behind; the folder they work for tells whose they are.
+
+    Args:
+        root: of a federation; runs for machines elsewhere are left alone.
+
+    Returns:
+        How many there were.
+    """
+    strayed = [process.pid for process in psutil.process_iter() if _runs_below(process, root.resolve())]
+    for pid in strayed:
+        end_family(pid)
+    return len(strayed)
+
+
+def _runs_below(process: psutil.Process, root: Path) -> bool:
+    try:
+        if "prefect.engine" not in process.cmdline():
+            return False
+        home = process.environ().get("CARDIOFED_HOME")
+    except psutil.Error:  # gone, or another user's
+        return False
+    return home is not None and Path(home).is_relative_to(root)

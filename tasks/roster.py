@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.errors import ConfigError, RoundError
+from model.errors import ConfigError, IntegrityError, ObjectMissingError, RoundError
 from tasks.answers import find_answer
 from tasks.cases import SiteCard
 from tasks.enrol import members_of, refuse_foreign
@@ -18,6 +18,7 @@ from tasks.ledger import (
 )
 from tasks.limits import is_sound
 from tasks.records import Base, FederationRecord, Plan, Record
+from tasks.store import Store
 from tasks.versions_in_use import tell_versions
 from tasks.workspace import Workspace
 
@@ -86,7 +87,7 @@ def gather(ws: Workspace, base: Base) -> FederationRecord:
     opened = find_record(store, plan_key(1), Plan)
     if opened is not None:
         refuse_foreign(opened, base, ws.params)
-    if not store.exists(base_key(base.sha256)):
+    if not _is_whole(store, base.sha256):
         store.put(base_key(base.sha256), (ws.base_home / f"{base.sha256}.safetensors").read_bytes())
     invited = read_roster(ws).sites
     cards = {site: find_answer(store, card_key(site), SiteCard) for site in invited}
@@ -101,6 +102,15 @@ def gather(ws: Workspace, base: Base) -> FederationRecord:
         put_record(store, FEDERATION, record)
     tell_versions(store)
     return record
+
+
+def _is_whole(store: Store, base_sha256: str) -> bool:
+    """Whether the ledger's base has the right bytes; sites would refuse others, and cannot mend them."""
+    try:
+        store.get(base_key(base_sha256), base_sha256)
+    except (ObjectMissingError, IntegrityError):
+        return False
+    return True
 
 
 def _write(ws: Workspace, sites: set[str]) -> Roster:

@@ -255,6 +255,9 @@ def test_other_bytes_under_the_name_of_the_base_are_found_at_site_and_hub(federa
     for folder in (federation.site, federation.hub):
         fault = the_fault(findings(folder))
         assert fault.check == "base" and "another file" in fault.said
+        assert "round retry" in fault.mend
+    federation.gather()
+    assert "in the ledger" in findings(federation.site)["base"].said
 
 
 def test_a_damaged_copy_of_the_base_is_a_warning_since_it_is_fetched_again(federation: Federation) -> None:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -308,6 +310,20 @@ def test_a_file_is_written_whole_with_its_mode_and_nothing_beside_it(tmp_path: P
     assert path.stat().st_mode & 0o777 == 0o600
     assert sha256_file(path) == sha256_bytes(b"two")
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("code", "status"), [("XMinioStorageFull", 507), ("InternalError", 500)])
+def test_a_store_that_is_full_or_only_says_that_it_failed_points_at_its_room(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: str, status: int
+) -> None:
+    refusal = ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutObject"
+    )
+    monkeypatch.setattr(store._client, "put_object", Mock(side_effect=refusal))
+    with pytest.raises(StoreUnreachableError) as refused:
+        store.put("global/a.json", b"{}")
+    assert code in refused.value.what
+    assert "quota" in refused.value.mend
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from tasks.pretrain import read_base
 from tasks.records import Base, FederationRecord
 from tasks.workspace import Workspace
 
-_REPLACE = "have the hub remove it: its next round puts the right one there"
+_REPLACE = "the hub's next run puts the right one there: `cardiofed round retry`"
 
 
 @named("base")
