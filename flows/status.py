@@ -32,7 +32,7 @@ def status_table(standing: RoundStanding) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for site in standing.sites:
         marks = "".join("●" if step in site.steps else "·" for step in STEPS)
-        table.add_row(site.site, site.steps[-1], marks, *_told(site))
+        table.add_row(site.site, _reached(site), marks, *_told(site))
     return table
 
 
@@ -40,14 +40,23 @@ def publish_status(ws: Workspace, number: int) -> RoundStanding:
     """Show the round's status beside its run in the UI; the newest of a round takes the place of older ones."""
     standing = round_standing(ws, number)
     rows = [
-        {"site": site.site, "reached": site.steps[-1]}
+        {"site": site.site, "reached": _reached(site)}
         | dict(zip(("doing", "last sign", "up", "down"), _told(site), strict=True))
-        | {"note": site.note}
+        | {"note": site.note, "times, UTC": _all_times(site)}
         for site in standing.sites
     ]
     said = f"round {number}: {standing.word}. {standing.detail}"
     create_table_artifact(rows, key=f"status-{number:04d}", description=said)
     return standing
+
+
+def _reached(site: SiteStanding) -> str:
+    at = site.times.get(site.steps[-1])
+    return f"{site.steps[-1]} {at:%H:%M}" if at else site.steps[-1]
+
+
+def _all_times(site: SiteStanding) -> str:
+    return ", ".join(f"{step} {at:%H:%M:%S}" for step, at in site.times.items())
 
 
 def _told(site: SiteStanding) -> tuple[str, str, str, str]:
@@ -64,4 +73,6 @@ def _ago(seconds: float | None) -> str:
 
 
 def _kilobytes(count: int) -> str:
+    if count >= 1_000_000:
+        return f"{count / 1e6:.1f} MB"
     return f"{count / 1000:.0f} kB" if count else "–"

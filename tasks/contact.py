@@ -35,6 +35,8 @@ class Contact(Record):
     trainings: int = Field(ge=0, description="how often it trained in this round")
     sent_bytes: int = Field(ge=0, description="over its link in this round")
     received_bytes: int = Field(ge=0)
+    started: datetime | None = Field(None, description="its first sign in this round, by the store's clock")
+    trained: datetime | None = Field(None, description="the end of its last training, by the store's clock")
 
 
 class Line:
@@ -70,6 +72,8 @@ class Line:
                     "phase": phase,
                     "every_s": self._every_s if phase in ("away", "failed") else 0.0,
                     "trainings": self._contact.trainings + trainings,
+                    "started": self._contact.started or self._ws.store.now(),
+                    "trained": self._ws.store.now() if trainings else self._contact.trained,
                 }
             )
             self._put()

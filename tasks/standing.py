@@ -21,6 +21,7 @@ from tasks.ledger import (
     get_record,
     merge_key,
     plan_key,
+    round_prefix,
     site_round_prefix,
     waiting_key,
 )
@@ -54,6 +55,7 @@ class SiteStanding:
     Attributes:
         site: its name.
         steps: those of :data:`STEPS` that it has behind it.
+        times: when, by the store's clock, for those of the steps where that is known.
         doing: what its last sign said; empty without one.
         contact_s: seconds since that sign; None without one.
         trainings: how often it trained.
@@ -64,6 +66,7 @@ class SiteStanding:
 
     site: str
     steps: tuple[str, ...]
+    times: Mapping[str, datetime]
     doing: str
     contact_s: float | None
     trainings: int
@@ -113,6 +116,7 @@ def round_standing(ws: Workspace, number: int) -> RoundStanding:
         find_record(ws.store, close_key(number), Close),
         find_record(ws.store, waiting_key(number), Waiting),
         works_on(ws, number),
+        written(ws.store, round_prefix(number)),
     )
     files = {m.site: written(ws.store, site_round_prefix(m.site, number)) for m in plan.members}
     contacts = {
@@ -137,6 +141,7 @@ class _Hub:
     close: Close | None
     waiting: Waiting | None
     works: bool | None
+    files: Files
 
     @cached_property
     def merged(self) -> set[str]:
@@ -163,9 +168,12 @@ def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: date
         "judged": "verdict.json" in files,
         "adapted": "evaluation.json" in files,
     }
+    steps = tuple(step for step in STEPS if reached[step])
+    times = _times(files, contact, hub)
     return SiteStanding(
         site=site,
-        steps=tuple(step for step in STEPS if reached[step]),
+        steps=steps,
+        times={step: times[step] for step in steps if step in times},
         doing=contact.phase if contact else "",
         contact_s=age_s(files["contact.json"], now) if contact else None,
         trainings=contact.trainings if contact else 0,
@@ -173,6 +181,25 @@ def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: date
         received_bytes=contact.received_bytes if contact else 0,
         note=_note(contact, hub.refused.get(site)),
     )
+
+
+def _times(files: Files, contact: Contact | None, hub: _Hub) -> dict[str, datetime]:
+    told = [
+        contact and contact.trained,
+        files.get("update.json"),
+    ]  # a site tells when it has uploaded as well
+    at = {
+        "invited": hub.files.get("plan.json"),
+        "started": contact and contact.started,
+        "trained": min((time for time in told if time), default=None),
+        "uploaded": files.get("update.json"),
+        "admitted": hub.files.get("candidates.json"),
+        "rated": files.get("ratings.json"),
+        "merged": hub.files.get("merge.json"),
+        "judged": files.get("verdict.json"),
+        "adapted": files.get("evaluation.json"),
+    }
+    return {step: time for step, time in at.items() if time is not None}
 
 
 def _note(contact: Contact | None, refused: str | None) -> str:

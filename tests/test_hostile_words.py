@@ -22,6 +22,7 @@ def standing(note: str) -> RoundStanding:
     site = SiteStanding(
         site="lakeside",
         steps=("invited",),
+        times={},
         doing="",
         contact_s=None,
         trainings=0,

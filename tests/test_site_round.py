@@ -37,7 +37,7 @@ from tasks.rate import rate_candidates
 from tasks.records import Close, Evaluation
 from tasks.settings import Environment, load_environment
 from tasks.site_round import VERBS, current_round, next_duty, take_part
-from tasks.standing import round_standing
+from tasks.standing import STEPS, round_standing
 from tasks.store import Store
 from tasks.train import train_site
 from tasks.visits import OVERDUE_S, leave_visit
@@ -145,6 +145,9 @@ def test_hospitals_and_hub_that_meet_only_in_the_ledger_finish_the_round(
     assert standing.word == "complete"
     assert {site.steps[-1] for site in standing.sites} == {"adapted"}
     assert {site.trainings for site in standing.sites} == {1}
+    for site in standing.sites:
+        assert tuple(site.times) == STEPS
+        assert list(site.times.values()) == sorted(site.times.values())
     assert next_round(ws) == 1  # not versioned and reported yet
     end_round(ws, 1)
     assert next_round(ws) == 2
