@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from prefect import Flow
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule
@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
+from flows.retries import prefect_client
 from model.errors import ConfigError
 from tasks.homes import HUB
 
@@ -32,11 +33,12 @@ def deploy_hub(cron: str | None = None) -> None:
 
     Raises:
         ConfigError: the file lacks the deployment, or the schedule cannot be read.
+        ServerError: Prefect does not answer.
     """
     entry = _entry(HUB)
     if cron is not None:
         entry["schedules"] = [{"cron": cron, "timezone": "UTC", "active": True}] if cron else []
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         _deploy(client, entry)
 
 
@@ -48,8 +50,9 @@ def deploy_site(site: str) -> None:
 
     Raises:
         ConfigError: the file lacks the deployment.
+        ServerError: Prefect does not answer.
     """
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         _deploy(client, _filled(_entry(SITE_PLACE), site))
 
 

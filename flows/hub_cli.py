@@ -11,6 +11,8 @@ from rich.console import Console
 
 from flows.options import Set, load
 from flows.site_cli import work
+from model.errors import ConfigError
+from tasks.ledger import checked_name
 
 console = Console()
 hub_app = typer.Typer(no_args_is_help=True, help="The hub's machine, and who takes part.")
@@ -66,6 +68,9 @@ def hub_invite(
     from flows.invitations import invite_site, user_by_hand, write_invitation
     from tasks.homes import read_home
 
+    checked_name(name)
+    if out.exists():
+        raise ConfigError("there is a file already", str(out), "remove it, or name another")
     own = read_home(home)
     seen = {"s3_endpoint": store_url, "prefect_api_url": prefect_url}
     reached = own.model_copy(update={key: value for key, value in seen.items() if value is not None})

@@ -40,7 +40,7 @@ def start_round(number: int | None) -> tuple[UUID, str]:
         ConfigError: the server knows no hub.
         ServerError: Prefect does not answer.
     """
-    with _prefect() as client:
+    with prefect_client() as client:
         try:
             deployment = client.read_deployment_by_name(HUB_FLOW)
         except ObjectNotFound as error:
@@ -63,7 +63,7 @@ def retry_round(number: int) -> tuple[str, ...]:
     Raises:
         ServerError: Prefect does not answer.
     """
-    with _prefect() as client:
+    with prefect_client() as client:
         latest: dict[str, FlowRun] = {}
         for run in client.read_flow_runs(flow_run_filter=_runs_of(number), sort=FlowRunSort.START_TIME_ASC):
             latest[run.name] = run
@@ -83,7 +83,8 @@ def _runs_of(number: int) -> FlowRunFilter:
 
 
 @contextmanager
-def _prefect() -> Iterator[SyncPrefectClient]:
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """A client of the Prefect server; :class:`~model.errors.ServerError` where none answers."""
     try:
         with get_client(sync_client=True) as client:
             yield client

@@ -184,15 +184,15 @@ def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: date
 
 
 def _times(files: Files, contact: Contact | None, hub: _Hub) -> dict[str, datetime]:
-    told = [
-        contact and contact.trained,
-        files.get("update.json"),
-    ]  # a site tells when it has uploaded as well
+    started, trained = (contact.started, contact.trained) if contact else (None, None)
+    uploaded = files.get("update.json")
+    if trained and uploaded:
+        trained = min(trained, uploaded)  # a site tells of its training when it has uploaded as well
     at = {
         "invited": hub.files.get("plan.json"),
-        "started": contact and contact.started,
-        "trained": min((time for time in told if time), default=None),
-        "uploaded": files.get("update.json"),
+        "started": started,
+        "trained": trained or uploaded,
+        "uploaded": uploaded,
         "admitted": hub.files.get("candidates.json"),
         "rated": files.get("ratings.json"),
         "merged": hub.files.get("merge.json"),

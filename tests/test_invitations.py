@@ -105,3 +105,24 @@ def test_a_name_that_cannot_stand_in_a_key_is_refused_before_anything_is_made(fe
     with pytest.raises(ConfigError, match="cannot be used in a key"):
         invite_site(federation.hub, "../up")
     assert read_roster(ws) == before
+
+
+@pytest.mark.parametrize("name", ["Sea View", "../x", "site/a", "-x", ""])
+def test_a_name_that_cannot_stand_in_a_key_is_refused_before_anybody_hears_of_it(
+    federation: Federation, tmp_path: Path, name: str
+) -> None:
+    before = read_roster(federation.gather())
+    command = ["hub", "invite", "--home", str(federation.hub), "--out", str(tmp_path / "file"), "--", name]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, ConfigError) and "cannot be used" in refused.exception.what
+    assert read_roster(federation.gather()) == before
+
+
+def test_an_invitation_takes_no_file_that_is_there_and_leaves_the_old_secret_in_force(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    join(tmp_path / NEW, invite_site(federation.hub, NEW), data, "acdc")
+    command = ["hub", "invite", NEW, "--home", str(federation.hub), "--out", str(tmp_path / NEW)]
+    assert isinstance(CliRunner().invoke(app, command).exception, ConfigError)
+    ws, _ = enter_home(tmp_path / NEW)
+    assert ws.store.exists(card_key(NEW))
