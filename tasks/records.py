@@ -149,7 +149,8 @@ def _member(members: tuple[Member, ...], site: str, where: str) -> Member:
     for member in members:
         if member.site == site:
             return member
-    raise RoundError(f"'{site}' does not take part", where, "ask the hub to add it to the federation")
+    mend = "it takes part from the next round on, if it has joined since this one opened; else ask the hub to invite it"
+    raise RoundError(f"'{site}' does not take part", where, mend)
 
 
 class Spent(Record):
