@@ -92,7 +92,7 @@ def _deploy(client: SyncPrefectClient, entry: dict[str, Any]) -> None:
         work_pool_name=pool,
         schedules=[_schedule(s) for s in entry["schedules"]],
         **_limit(entry.get("concurrency_limit")),
-        parameter_openapi_schema=parameter_schema(flow).model_dump(),
+        parameter_openapi_schema={**parameter_schema(flow).model_dump(), "additionalProperties": False},
         enforce_parameter_schema=True,
     )
 

@@ -14,6 +14,7 @@ import pytest
 from federation_files import SITES
 from live_files import ENDED, Federation, at_work_in, find_browser, names_a_file, press_retry, until
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import PrefectHTTPStatusError
 
 from infra.process import stop_all
 from tasks.homes import HUB
@@ -151,6 +152,16 @@ def test_the_pages_say_for_whom_the_round_waits_and_why(waiting: Waiting) -> Non
 
 def test_the_form_for_a_round_by_hand_says_what_an_empty_field_means(live: Federation) -> None:
     assert "empty" in live.described_parameters()["round"]
+
+
+@pytest.mark.parametrize("parameters", [{"round": 0}, {"round": "two"}, {"rounds": 2}])
+def test_parameters_that_mean_nothing_are_refused_before_a_run_is_made(
+    live: Federation, parameters: dict[str, object]
+) -> None:
+    with live.client as client:
+        deployment = client.read_deployment_by_name(f"federated-round/{HUB}")
+        with pytest.raises(PrefectHTTPStatusError, match="409"):
+            client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
 
 def test_a_second_schedule_is_cancelled_while_a_round_runs(second: FlowRun) -> None:
