@@ -26,6 +26,7 @@ from model.plausibility import (
 from model.volume_curve import JUMP_FROM, find_phases
 from tasks.code_version import code_version
 from tasks.files import json_bytes
+from tasks.predict.dicom_seg import write_segs
 from tasks.predict.overlay import draw_contours
 from tasks.predict.ready import ReadyModel
 from tasks.predict.result import (
@@ -43,7 +44,7 @@ from tasks.predict.result import (
 from tasks.predict.segment import Segmented, find_heart, segment_phases
 from tasks.predict.source import Study, read_study
 
-MASK_FILE, JSON_FILE, CSV_FILE = "mask.nii.gz", "results.json", "results.csv"
+MASK_FILE, JSON_FILE, CSV_FILE, SEG_FOLDER = "mask.nii.gz", "results.json", "results.csv", "seg"
 STILL = "phase"
 
 
@@ -206,7 +207,13 @@ def _write(folder: Path, seen: _Seen, result: Result) -> None:
     study, masks = seen.study, seen.found.masks
     (folder / JSON_FILE).write_bytes(json_bytes(result.model_dump(mode="json")))
     (folder / CSV_FILE).write_text(result_csv(result), encoding="utf-8")
-    _write_mask(folder / MASK_FILE, study, study.to_stored(masks))
+    stored = study.to_stored(masks)
+    _write_mask(folder / MASK_FILE, study, stored)
+    if study.headers:
+        names = {t: name for name, t in seen.named.items()}
+        made_by = {"version": result.model.code_version, "model": result.model.model_sha256}
+        (folder / SEG_FOLDER).mkdir()
+        write_segs(folder / SEG_FOLDER, study.headers, stored.transpose(3, 2, 1, 0), names, made_by)
     for name, t in seen.named.items():
         caption = f"{name}, phase {t}" if name != STILL else "one phase"
         picture = draw_contours(study.values[t], masks[t], study.spacing_mm, caption)
