@@ -32,16 +32,22 @@ def round_retry(
 ) -> None:
     """Retry what ended badly in a round, at the hub and at hospitals; what the ledger holds is not done again."""
     from tasks.homes import enter_home
-    from tasks.site_round import current_round
+    from tasks.ledger import plan_key
+    from tasks.next_round import rounds_at_hand
 
     folder = hub_of(runs, run, home)
     page = _enter(folder)
     from flows.retries import retry_round, start_round
 
-    wanted = number or current_round(enter_home(folder)[0])
-    names = retry_round(wanted)
+    ws, _ = enter_home(folder)
+    wanted, *before = (number,) if number else rounds_at_hand(ws)
+    names = [name for each in (wanted, *before) for name in retry_round(each)]
     if names:
         console.print(f"retried: {', '.join(names)}", soft_wrap=True)
+        return
+    if not ws.store.exists(plan_key(wanted)):
+        said = f"nothing to retry, and round {wanted} is not open; `cardiofed round start` begins it"
+        console.print(said, soft_wrap=True)
         return
     run_id, name = start_round(wanted)
     console.print(f"Prefect has no failed run of round {wanted}; started '{name}', which continues it:")

@@ -38,6 +38,20 @@ def next_round(ws: Workspace) -> int:
     return current.round + 1
 
 
+def rounds_at_hand(ws: Workspace) -> tuple[int, ...]:
+    """Where something may have to be retried.
+
+    Args:
+        ws: the hub's workspace.
+
+    Returns:
+        The round that is due, which its hub may have failed to open; and the one opened last, if it is another: a site
+        may have failed after its end.
+    """
+    due, current = next_round(ws), find_record(ws.store, current_key(), Current)
+    return (due,) if current is None or current.round == due else (due, current.round)
+
+
 def refuse_past(ws: Workspace, number: int) -> None:
     """Keep a hub away from a round that others have left behind.
 
