@@ -163,6 +163,16 @@ class SiteCard(BaseModel):
     crop_px: int
     crop_spacing_mm: float
     dataset_md5: str
+    phases: dict[str, int] = {}
+    """patients by phase"""
+    vendors: dict[str, int] = {}
+    """patients by vendor"""
+    labels: dict[str, int] = {}
+    """patients by phase and annotated structure, such as ``ES LV``"""
+    spacing_median_mm: tuple[float, float, float] | None = None
+    """(z, y, x)"""
+    intensity: float | None = None
+    """median over cases of where the middle voxel lies between the volume's 1st and 99th percentile, 0 to 1"""
 
 
 def is_utf8(path: Path) -> bool:

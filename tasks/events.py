@@ -9,7 +9,7 @@ from typing import Literal
 
 from model.errors import DiskError
 
-Action = Literal["done", "reused"]
+Action = Literal["done", "reused", "warned"]
 
 
 def log_event(home: Path, phase: str, round_number: int | None, action: Action, **numbers: float) -> None:
@@ -19,7 +19,7 @@ def log_event(home: Path, phase: str, round_number: int | None, action: Action, 
         home: the site's folder, or the run's for the hub.
         phase: such as ``train``.
         round_number: None outside rounds.
-        action: ``reused`` when the ledger already held the result.
+        action: ``reused`` when the ledger already held the result; ``warned`` for what somebody should look at.
         **numbers: durations in seconds, sizes in bytes and the like; never a name of a file or patient.
 
     Raises:

@@ -29,6 +29,7 @@ from tasks.cases import (
     read_volume,
     write_cases,
 )
+from tasks.data_card import card_numbers, middle_intensity
 from tasks.dataset_md5 import dataset_md5
 from tasks.importers.acdc import read_acdc
 from tasks.importers.canonical import read_imported
@@ -130,12 +131,14 @@ def _prepare_site(
     enrolled = _enrol(site, patients, params)
     rows: list[CaseRow] = []
     parts: dict[str, list[Slices]] = {split: [] for split in SPLITS}
+    intensities: list[float] = []
     for member in enrolled:
-        for row, slices in _prepare_patient(member, params.data):
+        for row, slices, intensity in _prepare_patient(member, params.data):
             rows.append(row)
+            intensities.append(intensity)
             parts[member.split].append(slices)
     sides = {split: join_slices(parts[split]) for split in SPLITS}
-    card = _card(site, rows, sides, _fingerprint(patients, source, how), params.data)
+    card = _card(site, rows, sides, _fingerprint(patients, source, how), params.data, intensities)
     with _disk(folder):
         folder.mkdir()
         write_cases(folder / CASES_FILE, rows)
@@ -158,7 +161,7 @@ def _enrol(site: str, patients: list[Patient], params: Params) -> list[_Enrolled
     return sorted(members, key=lambda member: member.number)
 
 
-def _prepare_patient(member: _Enrolled, data: Data) -> Iterator[tuple[CaseRow, Slices]]:
+def _prepare_patient(member: _Enrolled, data: Data) -> Iterator[tuple[CaseRow, Slices, float]]:
     patient = member.patient
     images = {phase: read_volume(frame.image) for phase, frame in patient.frames.items()}
     try:
@@ -187,7 +190,8 @@ def _prepare_patient(member: _Enrolled, data: Data) -> Iterator[tuple[CaseRow, S
         codes = encode(read_volume(frame.mask, mask=True).values, frame.labels)
         border = outside(codes)
         mask = crop.to_network(codes - border, nearest=True) + border
-        yield row, volume_slices(crop.to_network(normal[phase]), mask, member.number, phase)
+        slices = volume_slices(crop.to_network(normal[phase]), mask, member.number, phase)
+        yield row, slices, middle_intensity(images[phase].values)
 
 
 def _fingerprint(patients: list[Patient], source: Path, how: str) -> str:
@@ -196,7 +200,14 @@ def _fingerprint(patients: list[Patient], source: Path, how: str) -> str:
     return dataset_md5((file for each in patients for file in each.folder.rglob("*") if file.is_file()), root)
 
 
-def _card(site: str, rows: list[CaseRow], sides: dict[str, Slices], md5: str, data: Data) -> SiteCard:
+def _card(
+    site: str,
+    rows: list[CaseRow],
+    sides: dict[str, Slices],
+    md5: str,
+    data: Data,
+    intensities: list[float],
+) -> SiteCard:
     people = {row.patient: row for row in rows}.values()
     spacing_mm = np.array([row.spacing_mm for row in rows])
     low, high = (tuple(np.round(extreme, 6).tolist()) for extreme in (spacing_mm.min(0), spacing_mm.max(0)))
@@ -210,6 +221,7 @@ def _card(site: str, rows: list[CaseRow], sides: dict[str, Slices], md5: str, da
         crop_px=data.crop,
         crop_spacing_mm=data.spacing_mm,
         dataset_md5=md5,
+        **card_numbers(rows, intensities),
     )
 
 

@@ -20,6 +20,7 @@ Dice = Annotated[float, Field(ge=0, le=1)]
 Gain = Annotated[float, Field(ge=-1, le=1)]
 StandardError = Annotated[float, Field(ge=0, le=1)]
 Aspect = Literal["mean", "RV", "MYO", "LV"]
+Note = Literal["spacing", "intensity", "vendor", "labels", "case"]
 Outcome = Literal["accepted", "stepped_back", "rejected", "failed"]
 
 
@@ -184,6 +185,9 @@ class Update(Record):
     adapter_bytes: int
     curve: tuple[float, ...] = Field(description="training loss per step; withheld where updates get noise")
     spent: Spent | None = Field(None, description="differential privacy; None where updates get no noise")
+    notes: tuple[Note, ...] = Field(
+        (), description="what changed in the site's data since it last trained; a case unlike the others"
+    )
     cut_energy: float = Field(
         description="fraction of the squared norm, residual included, that stays behind"
     )

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tasks import plots
 from tasks.clinical.section import clinical_section
+from tasks.data_card import federation_card
 from tasks.enrol import prepared_sites, read_card
 from tasks.files import write_atomic
 from tasks.findings import (
@@ -90,11 +91,13 @@ def render_report(root: Path, out: Path, images: bool, tested: bool = True) -> P
     cases = read_cases(root / "evaluation" / "cases.csv") if tested else None
     if cases is not None and cases.empty:
         cases = None
+    cards = [read_card(root / "cohort" / site) for site in prepared_sites(root / "cohort")]
     template = _environment().get_template("report.html.j2")
     page = template.render(
         run=root.resolve().name,
         overlays=_overlays(root) if images else {},
-        cards=[read_card(root / "cohort" / site) for site in prepared_sites(root / "cohort")],
+        cards=cards,
+        all_sites=federation_card(cards),
         **_of_rounds(history),
         **_of_cases(cases, history),
         **clinical_section(cases, seed_of(history), MODEL_WORDS),
@@ -212,6 +215,12 @@ def _of_rounds(history: Sequence[RoundHistory]) -> dict[str, Any]:
         "steps": close.steps if close else (),
         "model": model_sha256(plan.base, close.steps) if plan and close else "",
         "settings": list(_flat(plan.params.model_dump(mode="json"))) if plan else [],
+        "notes": [
+            f"{site}, round {entry.number}: {', '.join(update.notes)}"
+            for entry in history
+            for site, update in sorted(entry.updates.items())
+            if update.notes
+        ],
         "code_versions": sorted({u.code_version for entry in history for u in entry.updates.values()}),
     }
 

@@ -43,22 +43,37 @@ def shareable(card: SiteCard, fewest: int) -> SiteCard:
     """
     patients, groups = kept_cells(card.patients, fewest), kept_cells(card.groups, fewest)
     slices = {side: n for side, n in card.slices.items() if side in patients or side == TRAIN}
-    small = sum(card.patients.values()) < fewest
+    everyone = sum(card.patients.values())
+    small, vendors = everyone < fewest, kept_cells(card.vendors, fewest)
+    phases, labels = (_sure(counts, everyone, fewest) for counts in (card.phases, card.labels))
     left_out = [
         *(f"patients.{cell}" for cell in card.patients if cell not in patients),
         *(f"slices.{cell}" for cell in card.slices if cell not in slices),
         *(f"groups.{cell}" for cell in card.groups if cell not in groups),
-        *(["spacing"] if small else []),
+        *(f"vendors.{cell}" for cell in card.vendors if cell not in vendors),
+        *(f"phases.{cell}" for cell in card.phases if cell not in phases),
+        *(f"labels.{cell}" for cell in card.labels if cell not in labels),
+        *(["spacing", "intensity"] if small else []),
     ]
     changes = {
         "patients": patients,
         "slices": slices,
         "groups": groups,
+        "vendors": vendors,
+        "phases": phases,
+        "labels": labels,
         "suppressed": tuple(left_out),
+        "spacing_median_mm": None if small else _rounded(card.spacing_median_mm),
+        "intensity": None if small else card.intensity,
         "spacing_min_mm": None if small else _rounded(card.spacing_min_mm),
         "spacing_max_mm": None if small else _rounded(card.spacing_max_mm),
     }
     return card.model_copy(update=changes)
+
+
+def _sure(counts: Mapping[str, int], everyone: int, fewest: int) -> dict[str, int]:
+    """Cells of which neither the patients counted nor those left are few."""
+    return {cell: n for cell, n in counts.items() if n >= fewest and not 0 < everyone - n < fewest}
 
 
 def _rounded(spacing_mm: tuple[float, ...] | None) -> tuple[float, ...] | None:

@@ -19,6 +19,7 @@ from tasks.adapter_spec import lora_spec
 from tasks.answers import find_answer
 from tasks.checkpoint import run_training
 from tasks.code_version import code_version
+from tasks.drift import check_data
 from tasks.enrol import read_card
 from tasks.events import log_event
 from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
@@ -67,6 +68,7 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
         return drawn
     started = time.monotonic()
     member = plan.member(site)
+    notes = check_data(ws.data_home(site), home, number)
     adapter, curve = _train(ws, plan, member, f"{plan_sha256}/{card.dataset_md5}")
     package, dp = plan.params.package, plan.params.privacy.dp
     parcel = _pack(ws, plan, site, adapter)
@@ -91,6 +93,7 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
         adapter_bytes=len(parcel.data),
         curve=() if dp else curve,
         spent=spending(book, dp) if dp else None,
+        notes=notes,
         cut_energy=round(1 - parcel.kept, 6),
         seconds=round(time.monotonic() - started, 1),
     )
