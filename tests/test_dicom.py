@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ import numpy as np
 import pytest
 from dicom_files import COLUMN, NORMAL, ROW, STEP_MM, T, X, Y, Z, enhanced, image, stack, stored, write
 from pydicom.uid import JPEGLSLossless, RLELossless
+from real_files import REAL, needs_real
 
 from model.errors import DataError, GeometryError, IntensityError, PhaseError, UnreadableError
 from tasks.dicom.cine import read_cine
 from tasks.dicom.inspect import inspect
+from tasks.dicom.risks import risks_of
 
 TRUTH = np.array([[stored(t, z) for z in range(Z)] for t in range(T)], np.float32)
 Images = dict[tuple[int, int], Any]
@@ -59,6 +60,14 @@ def second_stack(images: Images) -> None:
     images.update({(t + T, z): image(t, z, "1.2.4") for t in range(T) for z in range(Z)})
 
 
+def acquired_twice(images: Images) -> None:
+    """The whole cine a second time: other identities, the same trigger times."""
+    for (t, z), data in list(images.items()):
+        again = image(t, z)
+        again.InstanceNumber = data.InstanceNumber + T * Z
+        images[t + T, z] = again
+
+
 AXIAL, BENT = [1, 0, 0, 0, 1, 0], [1, 0, 0, 1, 0, 0]
 FOUR_CHAMBER = [0.6, 0.64, -0.48, 0.298, -0.73, -0.614]
 HOSTILE: dict[str, tuple[type[DataError], str, Callable[[Images], None]]] = {
@@ -92,6 +101,7 @@ HOSTILE: dict[str, tuple[type[DataError], str, Callable[[Images], None]]] = {
     "two stacks": (GeometryError, "2 short-axis stacks", second_stack),
     "an image missing": (PhaseError, "different numbers of phases", without((2, 1))),
     "no order in time": (PhaseError, "missing or not unique", each(TriggerTime=None, InstanceNumber=7)),
+    "the cine twice in one series": (PhaseError, "stands 2 times", acquired_twice),
     "one identity on two images": (DataError, "one SOPInstanceUID", one_identity),
     "colour": (IntensityError, "RGB", each(PhotometricInterpretation="RGB", SamplesPerPixel=3)),
     "inverted grey": (IntensityError, "MONOCHROME1", each(PhotometricInterpretation="MONOCHROME1")),
@@ -193,8 +203,41 @@ def test_an_enhanced_file_with_a_frame_undescribed_is_refused(tmp_path: Path) ->
         read_cine(write(tmp_path, [data]))
 
 
-@pytest.mark.skipif("CARDIOFED_REAL_DICOM" not in os.environ, reason="needs real images")
+def marked(image: Any) -> None:
+    """The same bright letters on every image."""
+    pixels = np.frombuffer(image.PixelData, np.uint16).reshape(Y, X).copy()
+    pixels[2:8:2, 2:18], pixels[3:8:2, 2:18:2] = 60000, 60000
+    image.PixelData = pixels.tobytes()
+
+
+def each_overlaid(images: Images) -> None:
+    for data in images.values():
+        data.add_new(0x60000022, "LO", "a description")
+
+
+RISKS: dict[str, tuple[str, Callable[[Images], None]]] = {
+    "header says burned in": ("says that text is burned", each(BurnedInAnnotation="YES")),
+    "secondary capture": ("secondary capture", each(ConversionType="WSD")),
+    "overlay plane": ("overlay plane", each_overlaid),
+    "letters in the pixels": (
+        "slice 1, rows 3 to 8",
+        lambda images: [marked(i) for i in images.values()] and None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RISKS)
+def test_what_may_still_name_a_patient_is_reported(name: str, tmp_path: Path) -> None:
+    said, change = RISKS[name]
+    images: Images = stack()
+    assert risks_of(read_cine(write(tmp_path / "clean", list(images.values())))) == ()
+    change(images)
+    (risk,) = risks_of(read_cine(write(tmp_path / "in", list(images.values()))))
+    assert said in risk
+
+
+@needs_real
 def test_real_series_per_slice_become_one_cine() -> None:
-    cine = read_cine(Path(os.environ["CARDIOFED_REAL_DICOM"]))
+    cine = read_cine(REAL / "dicom" / "sax_cine_3t")
     assert cine.values.shape == (25, 6, 208, 256)
     assert cine.spacing_mm[0] == pytest.approx(17.7, abs=0.01)

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from import_files import CANARY, MAKE, OBLIQUE, SHAPE, frame, save
+from real_files import REAL, needs_real
 
 from model.errors import (
     CardiofedError,
@@ -35,10 +36,6 @@ from tasks.importers.pseudonyms import KEY_FILE, MAP_FILE, pseudonym
 from tasks.importers.write import Imported, import_site
 
 Spoil = Callable[[Path], None]
-REAL = Path(__file__).parents[2] / "shared" / "data"
-if not REAL.exists():
-    REAL = Path(__file__).parents[3] / "shared" / "data"  # from a worktree beside the project
-needs_real = pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/data")
 
 
 def bring_in(kind: str, source: Path, out: Path) -> Imported:

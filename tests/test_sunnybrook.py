@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from dicom_files import T, Z, stack
+from real_files import REAL, needs_real
 
 from model.errors import DataError, GeometryError, LabelError, PairError, PhaseError, UnreadableError
 from model.labels import LV, MYO
@@ -74,9 +74,9 @@ def test_hostile_contours_are_refused(
         read_sunnybrook(images, contours)
 
 
-@pytest.mark.skipif("CARDIOFED_REAL_SUNNYBROOK" not in os.environ, reason="needs real images")
+@needs_real
 def test_real_patient_has_a_smaller_ventricle_at_es() -> None:
-    root = Path(os.environ["CARDIOFED_REAL_SUNNYBROOK"])
+    root = REAL / "sunnybrook"
     found = read_sunnybrook(root / "SCD0000101", root / "SCD0000101_contours")
     assert found.cine.values.shape == (20, 12, 256, 256)
     assert np.count_nonzero(found.es_mask == LV) < np.count_nonzero(found.ed_mask == LV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def order_phases(slices: Sequence[Sequence[Header]], where: str) -> list[list[He
     """Sort each slice by the first key that is complete and unique in all slices.
 
     Raises:
-        PhaseError: slices with different numbers of phases, a single phase, or no usable key.
+        PhaseError: slices with different numbers of phases, a single phase, repeated acquisitions, or no usable key.
     """
     counts = [len(place) for place in slices]
     if len(set(counts)) != 1:
@@ -31,6 +32,9 @@ def order_phases(slices: Sequence[Sequence[Header]], where: str) -> list[list[He
         raise PhaseError(said, where, "export every image once; remove repeated acquisitions")
     if counts[0] < 2:
         raise PhaseError("one image per slice: not a cine", where, "give the cine series")
+    if times := _repeated([[one.trigger_ms for one in place] for place in slices]):
+        said = f"every trigger time stands {times} times: repeated acquisitions in one series"
+        raise PhaseError(said, where, "leave one acquisition in the folder")
     for key in KEYS:
         if all(_usable([key(one) for one in place]) for place in slices):
             return [sorted(place, key=lambda one, by=key: by(one) or 0.0) for place in slices]  # type: ignore[misc]
@@ -47,6 +51,14 @@ def trigger_table(slices: Sequence[Sequence[Header]]) -> NDArray[np.float64]:
     rows = [[np.nan if one.trigger_ms is None else one.trigger_ms for one in place] for place in slices]
     table = np.array(rows, np.float64).T
     return table if bool((np.diff(table, axis=0) > 0).all()) else np.full_like(table, np.nan)
+
+
+def _repeated(slices: Sequence[Sequence[float | None]]) -> int:
+    """How often each of several trigger times stands, if equally often and more than once in every slice; else 0."""
+    counts = [Counter(place) for place in slices]
+    times = {n for count in counts for n in count.values()}
+    cycle = all(len(count) > 1 and None not in count for count in counts)
+    return times.pop() if cycle and len(times) == 1 and times != {1} else 0
 
 
 def _usable(values: list[float | None]) -> bool:
