@@ -19,6 +19,7 @@ from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
 from tasks.audit.hub_facts import versioned
 from tasks.audit.record import recorded
+from tasks.audit.watch import watched
 from tasks.close import close_round
 from tasks.compare import average_full, train_alone, train_full
 from tasks.enrol import found_federation
@@ -83,13 +84,13 @@ def phase(name: str, function: Callable[P, R], say: Callable[[R], str]) -> Task[
 found = phase("found federation", found_federation, words.founded)
 gather = phase("gather federation", gather_federation, words.founded)
 open_ = phase("open round {number}", recorded(open_round), words.opened)
-train = phase("train {site}", train_site, words.trained)
+train = phase("train {site}", watched(train_site), words.trained)
 admit = phase("admit round {number}", recorded(admit_updates), words.admitted)
-rate = phase("rate {site}", rate_candidates, words.rated)
+rate = phase("rate {site}", watched(rate_candidates), words.rated)
 merge = phase("merge round {number}", recorded(merge_updates), words.merged)
-judge = phase("judge {site}", judge_merged, words.judged)
+judge = phase("judge {site}", watched(judge_merged), words.judged)
 close = phase("close round {number}", recorded(close_round), words.closed)
-adapt = phase("adapt {site}", adapt_site, words.adapted)
+adapt = phase("adapt {site}", watched(adapt_site), words.adapted)
 version = phase("version round {number}", recorded(keep_round, versioned, thorough=True), words.kept)
 report = phase(
     "report round {number}", recorded(publish_round), lambda size: f"report of {size / 1000:.0f} kB"

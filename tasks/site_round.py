@@ -9,6 +9,7 @@ from typing import Literal
 from model.errors import ObjectMissingError, RoundError
 from tasks.adapt import adapt_site
 from tasks.answers import find_answer
+from tasks.audit.watch import watched
 from tasks.contact import keep_contact
 from tasks.events import count_events
 from tasks.judge import judge_merged
@@ -51,10 +52,10 @@ POLL_MAX_S = 15.0
 
 Verb = Callable[[Workspace, int, str], object]
 VERBS: Mapping[Duty, Verb] = {
-    "train": train_site,
-    "rate": rate_candidates,
-    "judge": judge_merged,
-    "adapt": adapt_site,
+    "train": watched(train_site),
+    "rate": watched(rate_candidates),
+    "judge": watched(judge_merged),
+    "adapt": watched(adapt_site),
 }
 
 

@@ -9,11 +9,12 @@ from federation_files import SITES, found
 from tasks.adapt import adapt_site
 from tasks.admit import admit_updates
 from tasks.audit.entry import GENESIS, Head, head_statement, line_sha256
+from tasks.audit.log import Log, sign
 from tasks.audit.record import append_missing, hub_key, recorded
 from tasks.close import close_round
 from tasks.files import json_bytes
 from tasks.judge import judge_merged
-from tasks.ledger import AUDIT, audit_head_key
+from tasks.ledger import AUDIT, audit_head_key, audit_segment_key
 from tasks.merge import merge_updates
 from tasks.open import open_round
 from tasks.rate import rate_candidates
@@ -74,3 +75,10 @@ def sign_again(copy: Path, ws: Workspace) -> None:
     signature = key.sign(head_statement(len(lines), sha256))
     head = Head(count=len(lines), sha256=sha256, hub=key.public, signature=signature)
     (copy / audit_head_key()).write_bytes(json_bytes(head.model_dump(mode="json")))
+
+
+def put_log(ws: Workspace, lines: list[bytes], start: int = 0) -> None:
+    """What a hub that lies puts into the store: the lines from ``start`` on, an object each, and its word for all."""
+    for n, line in enumerate(lines[start:], start):
+        ws.store.put(audit_segment_key(n), line + b"\n")
+    sign(ws.store, hub_key(ws), Log(lines))

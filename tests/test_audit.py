@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from audit_files import chained, logged_rounds, read_log, sign_again, write_log
-from federation_files import SITES, delete, new_run, objects, use_store
+from federation_files import SITES, new_run, objects, use_store
 from typer.testing import CliRunner
 
 from flows.cli import app
 from infra.s3_server import S3Server
 from model.errors import AuditError
-from tasks.audit.entry import Fact, line_of
 from tasks.audit.fetch import fetch_ledger
 from tasks.audit.log import COPY_FILE, load_log
 from tasks.audit.record import append_missing, hub_key
@@ -25,7 +24,7 @@ from tasks.audit.source import Bucket, Folder, open_source
 from tasks.audit.verify import Findings, verify_log
 from tasks.files import json_bytes, sha256_bytes
 from tasks.homes import HUB
-from tasks.ledger import audit_head_key, audit_segment_key, candidates_key, merge_key
+from tasks.ledger import audit_head_key, candidates_key, merge_key
 from tasks.workspace import Workspace
 
 
@@ -208,56 +207,6 @@ def test_a_hospitals_own_copy_verifies_as_far_as_it_goes(ws: Workspace, tmp_path
 def test_a_copy_without_a_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="no audit log"):
         open_source(str(tmp_path))
-
-
-@pytest.fixture
-def short(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, ws: Workspace, s3_server: S3Server
-) -> Workspace:
-    """The same ledger in a bucket of its own, for tests that write."""
-    env = s3_server.environment(bucket=f"audit-{tmp_path.name[-20:].replace('_', '-').lower()}")
-    with pytest.MonkeyPatch.context() as patch:
-        use_store(patch, env)
-        own = Workspace(tmp_path / "run", ws.params)
-        own.store.ensure_bucket()
-    shutil.copytree(ws.hub_home, own.hub_home)
-    for info in ws.store.list("global/"):
-        own.store.put(info.key, ws.store.get(info.key))
-    return own
-
-
-def killed_before_the_checkpoint(ws: Workspace) -> int:
-    log = load_log(ws.store, ws.hub_home)
-    line = line_of(log.count, Fact("reported", 9), log.entries[-1].time, log.sha256)
-    ws.store.put(audit_segment_key(log.count), line + b"\n")
-    return log.count
-
-
-def test_a_segment_without_a_checkpoint_is_kept_and_signed_by_the_next_call(short: Workspace) -> None:
-    n = killed_before_the_checkpoint(short)
-    assert [f.wrong for f in verify_log(Bucket(short.store)).faults if f.n == n] == ["added"]
-    segment = short.store.get(audit_segment_key(n))
-    append_missing(short, 9)
-    assert short.store.get(audit_segment_key(n)) == segment
-    assert not [f for f in verify_log(Bucket(short.store), hub_key(short).public).faults if f.n >= n]
-    append_missing(short, 9, [Fact("reported", 8)])
-    assert load_log(short.store, short.hub_home).entries[-1].n == n + 1
-
-
-def test_what_the_store_lost_of_the_log_comes_back_from_the_hubs_own_copy(short: Workspace) -> None:
-    before = read_entries(Bucket(short.store))
-    keys = [info.key for info in short.store.list("global/audit/")]
-    delete(short.store, *keys[-3:])
-    append_missing(short, 9)
-    assert read_entries(Bucket(short.store)) == before
-    assert not [f for f in verify_log(Bucket(short.store)).faults if f.wrong != "contradicted"]
-
-
-def test_a_hub_does_not_go_on_with_a_log_that_is_not_its_own(short: Workspace) -> None:
-    log = load_log(short.store, short.hub_home)
-    (short.hub_home / COPY_FILE).write_bytes(b"\n".join([*log.lines[:-1], log.lines[-1] + b" "]) + b"\n")
-    with pytest.raises(AuditError, match=f"entry {log.count - 1} is not the one"):
-        append_missing(short, 9)
 
 
 def test_the_command_shows_a_hospitals_departures_and_refuses_a_spoilt_copy(

@@ -21,7 +21,6 @@ from tasks.ledger import (
     round_prefix,
     senders_key,
 )
-from tasks.limits import limits_of, parse_record
 from tasks.records import Candidates, Close, MergeRecord, Plan, Receipt, Senders, model_sha256
 from tasks.settings import Params
 from tasks.store import Store
@@ -63,13 +62,11 @@ class RoundReader:
 
     def tell(self, kind: Kind, key: str, record: type[T]) -> tuple[T, Fact]:
         """A record and the beginning of what an entry says of it."""
-        info = self._there[key]
-        data = self.store.get(key)
-        said = Fact(kind, self.number, None, key, sha256_bytes(data), len(data), {}, info.modified)
-        return parse_record(data, record, key, limits_of(key)), said
+        said = self.tell_page(kind, key)
+        return self.read(key, record), said
 
     def tell_page(self, kind: Kind, key: str) -> Fact:
-        """What an entry says of an object that is no record."""
+        """What an entry says of any object: its hash, size and time."""
         info = self._there[key]
         sha256 = self.store.sha256_of(key)
         return Fact(kind, self.number, None, key, sha256, info.size, {}, info.modified)

@@ -154,13 +154,14 @@ def sign(store: Store, key: Key, log: Log) -> Log:
 def _heal(store: Store, log: Log, n: int) -> None:
     """Give back what the store has lost of the log, from the hub's own copy, from entry ``n`` on.
 
-    A segment that is there is not touched; one that says something else is an error.
+    A segment that is there is not touched; one that says something else is an error. What comes back does so entry by
+    entry, since a hospital goes on reading wherever it stopped.
     """
     while n < log.count:
         segment = _find_segment(store, n)
         if segment is None:
-            store.put(audit_segment_key(n), _text(log.lines[n:]), "application/jsonl")
-            return
+            segment = _text(log.lines[n : n + 1])
+            store.put(audit_segment_key(n), segment, "application/jsonl")
         for line in segment.splitlines():
             if n < log.count and line != log.lines[n]:
                 raise AuditError(f"entry {n} is not the one that this hub wrote", audit_segment_key(n), _MEND)

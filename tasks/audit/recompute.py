@@ -15,7 +15,7 @@ from tasks.admit import assign_candidates, blind_ids
 from tasks.audit.chain import Fault
 from tasks.audit.entry import Entry
 from tasks.audit.hub_facts import weight_numbers
-from tasks.audit.source import Source
+from tasks.audit.source import Source, record_in
 from tasks.bank import aged_volumes
 from tasks.files import sha256_bytes
 from tasks.ledger import candidates_key, merge_key, plan_key, ratings_key
@@ -182,6 +182,6 @@ def _bytes(source: Source, key: str) -> bytes:
 
 def _read(source: Source, key: str, kind: type[T]) -> T:
     try:
-        return parse_record(_bytes(source, key), kind, key, limits_of(key))
+        return parse_record(record_in(_bytes(source, key)), kind, key, limits_of(key))
     except PackageError as error:
         raise LackingError(f"{key} ({error.what})") from error

@@ -9,7 +9,7 @@ from model.errors import PackageError, SignatureError
 from tasks.audit.chain import Fault, Witness, find_faults, read_lines
 from tasks.audit.entry import Entry, Head, head_statement
 from tasks.audit.recompute import LackingError, round_faults
-from tasks.audit.source import Source
+from tasks.audit.source import Source, record_in
 from tasks.files import sha256_bytes
 from tasks.keys import fingerprint, verify
 from tasks.ledger import AUDIT, audit_head_key, audit_segment_key
@@ -89,7 +89,7 @@ def _checkpoint(
     try:
         if data is None:
             raise SignatureError("there is no checkpoint")
-        head = parse_record(data, Head, audit_head_key(), OF_HUB)
+        head = parse_record(record_in(data), Head, audit_head_key(), OF_HUB)
         if hub_key is None:
             notes.append(
                 f"the hub's key is {fingerprint(head.hub)} by its own word: compare, or give --hub-key"
