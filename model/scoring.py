@@ -14,6 +14,8 @@ from model.partial import annotated_in, is_partial
 
 def segment(net: nn.Module, images: Tensor, batch: int = 16) -> Tensor:
     """Class probabilities ``(N, N_CLASSES, Y, X)`` of slices ``(N, 1, Y, X)``, without gradients."""
+    if not len(images):
+        return images.new_zeros((0, N_CLASSES, *images.shape[2:]))
     net.eval()
     with torch.inference_mode():
         return torch.cat([net(part).softmax(1) for part in torch.split(images, batch)])

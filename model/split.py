@@ -46,6 +46,11 @@ def split_patients(
     return tuple(sides)
 
 
+def split_few(patients: int) -> tuple[str, ...]:
+    """The sides of a site too small for three: the first patient trains, the second validates, nobody is tested."""
+    return (TRAIN, VALIDATION)[:patients]
+
+
 def split_sizes(patients: int, validation: float, test: float) -> dict[str, int]:
     """Work out how many patients each side gets.
 

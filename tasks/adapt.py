@@ -100,6 +100,8 @@ def structure_summaries(cases: pd.DataFrame, privacy: Privacy) -> dict[str, Summ
         Structure → summary, suppressed where too few patients have the structure. The spread of a few cases would
         give each of them away, so it is left out.
     """
+    if cases.empty:  # a site without validation cases
+        return {}
     return {
         str(structure): _summary(rows.dropna(subset="dice")["patient"].nunique(), rows["dice"], privacy)
         for structure, rows in cases.groupby("structure")

@@ -46,7 +46,7 @@ def evaluate_test_cases(ws: Workspace, federation: FederationRecord, site: str) 
         predict = predictor(federation.base.architecture, model.weights)
         table = evaluate_cases(predict, cases)
         tables.append(table.assign(model=model.name, owner=model.owner, site=site))
-        if model.name == "global":
+        if model.name == "global" and cases:
             rows = {(case.row.patient, case.row.phase): case.row for case in cases}
             folder = ws.evaluation / "overlays" / site
             render_overlays(table, partial(_segment, predict, rows), folder)

@@ -17,7 +17,7 @@ from model.heart import heart_centre
 from model.intensity import normalise
 from model.partial import encode, outside
 from model.seeds import derive_seed
-from model.split import SPLITS, split_patients
+from model.split import SPLITS, split_few, split_patients
 from tasks.cases import (
     CARD_FILE,
     CASES_FILE,
@@ -36,7 +36,7 @@ from tasks.importers.canonical import read_imported
 from tasks.importers.kinds import KINDS
 from tasks.importers.write import import_site
 from tasks.settings import Data, Params
-from tasks.sites import form_sites
+from tasks.sites import FEWEST_PATIENTS, form_sites
 from tasks.slices import Slices, join_slices, save_slices, volume_slices
 
 LAYOUTS = {"acdc": read_acdc, "imported": read_imported}
@@ -79,7 +79,7 @@ def prepare(source: Path, layout: str, sites: str, home: Path, params: Params) -
         layout, source = "imported", _import(source, layout, sites, home)
     patients = LAYOUTS[layout](source)
     _refuse_unlabelled(patients)
-    formed = form_sites(patients, sites, source)
+    formed = form_sites(patients, sites, source, params.data.small_sites)
     _refuse_overlap(formed, home)
     with _staging(home) as folder:
         cards = tuple(
@@ -137,7 +137,7 @@ def _prepare_site(
             rows.append(row)
             intensities.append(intensity)
             parts[member.split].append(slices)
-    sides = {split: join_slices(parts[split]) for split in SPLITS}
+    sides = {split: join_slices(parts[split], params.data.crop) for split in SPLITS}
     card = _card(site, rows, sides, _fingerprint(patients, source, how), params.data, intensities)
     with _disk(folder):
         folder.mkdir()
@@ -156,7 +156,10 @@ def _enrol(site: str, patients: list[Patient], params: Params) -> list[_Enrolled
     )
     rng = np.random.default_rng(derive_seed(params.seed, "split", site))
     groups = [patient.group for patient in ordered]
-    sides = split_patients(groups, params.data.validation, params.data.test, rng)
+    if len(ordered) < FEWEST_PATIENTS:
+        sides = split_few(len(ordered))
+    else:
+        sides = split_patients(groups, params.data.validation, params.data.test, rng)
     members = map(_Enrolled, numbers.tolist(), sides, ordered)
     return sorted(members, key=lambda member: member.number)
 

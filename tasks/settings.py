@@ -33,6 +33,10 @@ class Data(_Section):
     crop: int = Field(ge=32, le=512, multiple_of=16, description="side of the heart-centred square, pixels")
     validation: Fraction = Field(description="fraction of a site's patients kept for validation")
     test: Fraction = Field(description="fraction of a site's patients kept for the final test")
+    small_sites: bool = Field(
+        False,
+        description="let a site of one patient train, and one of two train and rate, neither with a test",
+    )
 
     @model_validator(mode="after")
     def _leaves_training_cases(self) -> Data:

@@ -15,7 +15,9 @@ FEWEST_PATIENTS = 3
 WAYS = "group, vendor, centre, folder, site:NAME or csv:FILE:COLUMN"
 
 
-def form_sites(patients: list[Patient], how: str, root: Path) -> dict[str, list[Patient]]:
+def form_sites(
+    patients: list[Patient], how: str, root: Path, small: bool = False
+) -> dict[str, list[Patient]]:
     """Give every patient one site.
 
     Args:
@@ -24,6 +26,7 @@ def form_sites(patients: list[Patient], how: str, root: Path) -> dict[str, list[
             ``root``), ``site:NAME`` (one site for all), or ``csv:FILE:COLUMN`` (the column beside ``patient``,
             which is the folder's name, or the pseudonym of an import).
         root: the folder the patients were read from.
+        small: let sites of one or two patients in.
 
     Returns:
         Sites by safe name ``[a-z0-9-]{1,40}``, sorted, patients in their given order.
@@ -46,7 +49,8 @@ def form_sites(patients: list[Patient], how: str, root: Path) -> dict[str, list[
                 f"sites '{meant[safe]}' and '{name}' would both be called '{safe}'", how, "rename one of them"
             )
         sites.setdefault(safe, []).append(patient)
-    _refuse_small(sites, how)
+    if not small:
+        _refuse_small(sites, how)
     return dict(sorted(sites.items()))
 
 
@@ -166,5 +170,5 @@ def _refuse_small(sites: dict[str, list[Patient]], how: str) -> None:
         raise CohortError(
             f"a site needs {FEWEST_PATIENTS} patients to train, validate and test: {listed}",
             how,
-            "join small sites",
+            "join small sites, or let them in with --set data.small_sites=true",
         )

@@ -55,8 +55,13 @@ def volume_slices(image: Tensor, mask: Tensor, patient: int, phase: str) -> Slic
     return Slices(image[z], masks[z], *numbers)
 
 
-def join_slices(parts: list[Slices]) -> Slices:
-    """Several volumes' slices, in the given order."""
+def join_slices(parts: list[Slices], size: int = 1) -> Slices:
+    """Several volumes' slices, in the given order; of no volume none, ``size`` pixels wide."""
+    if not parts:
+        empty = torch.zeros(0, dtype=torch.long)
+        return Slices(
+            torch.zeros(0, 1, size, size), empty.view(0, 1, 1).expand(0, size, size), empty, empty, empty
+        )
     names = ("images", "masks", "patient", "phase", "z")
     return Slices(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 

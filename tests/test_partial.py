@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from federation_files import SITES, found, new_run, play_round, tiny_params, use_store
 from import_files import MAKE
 from monai.losses import DiceCELoss
 from phantom_files import write_group
@@ -18,12 +19,15 @@ from model.labels import LV, MYO, RV, UNKNOWN
 from model.partial import PARTIAL, annotated_in, encode, is_partial, partial_loss, possible
 from model.scoring import structure_dice
 from model.training import Group, Training
+from tasks.adapt import adapt_site
 from tasks.cases import read_cases
 from tasks.evaluate import clinical_table, evaluate_site
 from tasks.importers.kinds import KINDS
 from tasks.importers.write import import_site
+from tasks.ledger import get_record, ratings_key
 from tasks.prepare import prepare
-from tasks.settings import load_params
+from tasks.records import Ratings
+from tasks.settings import Environment, load_params
 from tasks.slices import load_slices
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml", ("data.crop=32", "seed=5"))
@@ -203,3 +207,26 @@ def test_a_patient_without_any_mask_is_refused_for_training(tmp_path: Path) -> N
         path.unlink()
     with pytest.raises(CohortError, match="no mask"):
         prepare(source, "dicom", "site:a", tmp_path / "run" / "cohort", PARAMS)
+
+
+@pytest.mark.parametrize(("patients", "validation"), [(1, 0), (2, 1)])
+def test_a_small_site_takes_part_as_far_as_its_patients_reach(
+    patients: int,
+    validation: int,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_environment: Environment,
+) -> None:
+    use_store(monkeypatch, s3_environment)
+    ws = new_run(tmp_path_factory, tmp_path / "run", "data.small_sites=true")
+    write_group(tmp_path / "in", "NOR", patients, first=90)
+    with pytest.raises(CohortError, match="small_sites"):
+        prepare(tmp_path / "in", "acdc", "site:tiny", ws.cohort, tiny_params())
+    (card,) = prepare(tmp_path / "in", "acdc", "site:tiny", ws.cohort, ws.params)
+    assert card.patients == {"train": 1, "validation": validation, "test": 0}
+    close = play_round(found(ws), 1, (*SITES, "tiny"))
+    assert "tiny" in close.participants
+    ratings = get_record(ws.store, ratings_key("tiny", 1), Ratings)
+    assert any(rating.aspects for rating in ratings.scores.values()) == bool(validation)
+    assert adapt_site(ws, 1, "tiny").kept >= 0
