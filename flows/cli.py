@@ -21,6 +21,7 @@ from flows.live_cli import add_live
 from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, synthetic
 from flows.policy_cli import policy
 from flows.predict_cli import predict
+from flows.release_cli import release
 from flows.round_cli import round_app
 from flows.site_cli import site_app
 from flows.study_cli import study_app
@@ -40,6 +41,7 @@ app.add_typer(round_app, name="round")
 app.add_typer(site_app, name="site")
 add_live(app)
 app.command()(doctor)
+app.command()(release)
 app.command()(dependencies)
 app.command()(predict)
 hub_app.command("policy")(policy)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.prefect_server import prefect_environment, start_prefect
-from infra.process import stop
+from infra.process import PID_FILE, recorded, stop
 from infra.s3_server import start_s3
 from tasks.settings import load_environment
 from tasks.store import Store
@@ -49,15 +49,7 @@ def servers(
     """
     _never_by_proxy()
     with ExitStack() as ends:
-        if "CARDIOFED_S3_ENDPOINT" not in os.environ:
-            store = start_s3(root / "store", s3_port, keep)
-            _end(ends, store.pid_file, keep)
-            os.environ |= {
-                "CARDIOFED_S3_ENDPOINT": store.url,
-                "CARDIOFED_S3_ACCESS_KEY": store.access_key,
-                "CARDIOFED_S3_SECRET_KEY": store.secret_key,
-            }
-            ends.callback(os.environ.pop, "CARDIOFED_S3_ENDPOINT")
+        _use_store(ends, root / "store", s3_port, keep)
         environment = load_environment()
         Store(environment).ensure_bucket()
         prefect = start_prefect(root / "prefect", prefect_port, keep)
@@ -68,6 +60,36 @@ def servers(
         }
         ends.callback(_send_last_words)
         yield Servers(prefect.ui_url, environment.s3_endpoint)
+
+
+@contextmanager
+def store_alone(root: Path) -> Iterator[None]:
+    """Have only the store of a run's folder answering; one that was left running stays so.
+
+    Args:
+        root: the run's folder.
+
+    Yields:
+        Nothing; this process speaks to that store, or to the one that the environment already names.
+    """
+    _never_by_proxy()
+    with ExitStack() as ends:
+        _use_store(ends, root / "store", None, keep=recorded(root / "store" / PID_FILE) is not None)
+        yield
+
+
+def _use_store(ends: ExitStack, folder: Path, port: int | None, keep: bool) -> None:
+    """Point this process at the store of ``folder``, unless the environment names one."""
+    if "CARDIOFED_S3_ENDPOINT" in os.environ:
+        return
+    store = start_s3(folder, port, keep)
+    _end(ends, store.pid_file, keep)
+    os.environ |= {
+        "CARDIOFED_S3_ENDPOINT": store.url,
+        "CARDIOFED_S3_ACCESS_KEY": store.access_key,
+        "CARDIOFED_S3_SECRET_KEY": store.secret_key,
+    }
+    ends.callback(os.environ.pop, "CARDIOFED_S3_ENDPOINT")
 
 
 def _never_by_proxy() -> None:

@@ -23,10 +23,11 @@ CardiofedError                1
 ├── ServerError               7  an embedded server did not start (port taken, crashed), or a service not answer
 │   └── NotAskedError            a public service could not be asked, so nothing is known either way
 ├── DiskError                 8  a file could not be written whole
-└── TrustError                9  something is not what its author made, or its author is nobody we know
+├── TrustError                9  something is not what its author made, or its author is nobody we know
     ├── AuditError               the audit log lacks an entry, or holds one that was changed
-    ├── SignatureError           no signature, a wrong one, or one for another place
-    └── KeyFileError             a private key that is missing, open to others, or locked
+│   ├── SignatureError           no signature, a wrong one, or one for another place
+│   └── KeyFileError             a private key that is missing, open to others, or locked
+└── ReleaseRefusedError      10  a model would serve some patients worse than the one in use
 """
 
 
@@ -172,3 +173,9 @@ class SignatureError(TrustError):
 
 class KeyFileError(TrustError):
     """A private key is missing, open to others, locked, or no key at all."""
+
+
+class ReleaseRefusedError(CardiofedError):
+    """A model would serve some patients worse than the one in use."""
+
+    exit_code = 10

@@ -237,6 +237,16 @@ def current_key() -> str:
     return "global/current.json"
 
 
+def release_key(number: int) -> str:
+    """One change of the clinical channel, by its number there; written once."""
+    return f"global/releases/{_digits(number)}.json"
+
+
+def released_key() -> str:
+    """What is in the clinical channel now."""
+    return "global/released.json"
+
+
 def report_key(number: int) -> str:
     """The round's report for people."""
     return f"{round_prefix(number)}report.html"

@@ -70,6 +70,7 @@ def clinical_section(cases: pd.DataFrame | None, seed: int, words: dict[str, str
         "agreement": [
             AgreementRow(words.get(model, model), quantity, *agreement_of(patients, model, quantity))
             for quantity in QUANTITIES
+            if "_sv_" not in quantity.key  # the page is long; it stands in agreement.csv
             for model in models
         ],
         "strata": _strata(view_of(cases[cases["model"] == "global"], "in"), seed),

@@ -1,0 +1,84 @@
+"""Whether a round's model may be released: it beside the one in use, and what the gate found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import ReleaseRefusedError, RoundError
+from tasks.release.channel import Assignment, read_card
+from tasks.release.judge import judge_strata, worse_findings
+from tasks.release.markdown import finding_words
+from tasks.release.records import AS_SHIPPED, Finding, Model
+from tasks.release.validate import model_of, round_records, validation_table
+from tasks.workspace import Workspace
+
+NAMED = 5
+"""Strata that a refusal spells out."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate found.
+
+    Attributes:
+        candidate: the round's model.
+        compared: name and model of what it was compared with.
+        findings: a row per stratum, structure and metric.
+        cohort: parent of the prepared sites whose validation patients were looked at.
+    """
+
+    candidate: Model
+    compared: tuple[str, Model]
+    findings: tuple[Finding, ...]
+    cohort: Path
+
+
+def decide(ws: Workspace, number: int, current: Assignment | None, cohort: Path) -> Decision:
+    """Compare a round's model with the one in the channel, or with the base as shipped; changes nothing.
+
+    Args:
+        ws: the run or the hub.
+        number: of the round.
+        current: the entry in force, None before the first release.
+        cohort: parent of the prepared sites.
+
+    Returns:
+        Both models and the findings.
+
+    Raises:
+        RoundError: the round has no model, or no prepared site is there.
+    """
+    plan, close = round_records(ws, number)
+    candidate = model_of(plan.base, close.steps)
+    compared = (AS_SHIPPED, model_of(plan.base, ()))
+    if current:
+        compared = (current.fact.release, read_card(ws.versions, current.fact.release)[0].model)
+    cases = validation_table(ws, cohort, candidate, compared[1])
+    if cases.empty:
+        what = "no site's validation patients are on this machine, and the gate compares patient by patient"
+        mend = "name a prepared cohort with --cohort; see docs/operations.md, Releasing a model"
+        raise RoundError(what, str(cohort), mend)
+    return Decision(candidate, compared, judge_strata(cases, ws.params.seed), cohort)
+
+
+def refuse_worse(decision: Decision, number: int) -> None:
+    """Stop where a stratum is worse.
+
+    Args:
+        decision: what the gate found.
+        number: of the round.
+
+    Raises:
+        ReleaseRefusedError: names such strata with their numbers, the first few in full.
+    """
+    worse = worse_findings(decision.findings)
+    if not worse:
+        return
+    said = "; ".join(finding_words(finding) for finding in worse[:NAMED])
+    more = f"; and {len(worse) - NAMED} more" if len(worse) > NAMED else ""
+    raise ReleaseRefusedError(
+        f"round {number} is worse than {decision.compared[0]} in {len(worse)} of {len(decision.findings)} comparisons",
+        f"{said}{more}",
+        "nothing was changed; release another round, or find out what these patients have in common",
+    )

@@ -1,0 +1,125 @@
+"""Two models on every site's validation patients, on a machine that holds them all: what the gate looks at.
+
+The test set stays closed: a gate that looked at it with every round would choose by it, and the card's test numbers
+would no longer be a report.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from safetensors.torch import load
+from torch import Tensor
+
+from model.errors import IntegrityError, RoundError, UnreadableError
+from tasks.adapt import predictor
+from tasks.enrol import prepared_sites
+from tasks.evaluate import evaluate_cases, load_cases
+from tasks.files import sha256_bytes
+from tasks.records import Base, Close, Plan, Step, model_sha256
+from tasks.release.judge import CANDIDATE, RELEASED
+from tasks.release.records import Model
+from tasks.weights import fold_steps
+from tasks.workspace import Workspace
+
+
+def round_records(ws: Workspace, number: int) -> tuple[Plan, Close]:
+    """How a round was opened and closed, from the run's mirror.
+
+    Args:
+        ws: the run or the hub.
+        number: of the round.
+
+    Returns:
+        Its plan and its close.
+
+    Raises:
+        RoundError: it has not closed, or failed, so that there is no model of it.
+    """
+    folder = ws.rounds / f"{number:04d}"
+    try:
+        plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
+        close = Close.model_validate_json((folder / "close.json").read_bytes())
+    except OSError as error:
+        mend = "release a round that has closed and was versioned"
+        raise RoundError(f"round {number} has not closed", str(folder), mend) from error
+    if close.outcome == "failed":
+        mend = "release an earlier round, or run this one again"
+        raise RoundError(f"round {number} failed and has no model: {close.reason}", str(folder), mend)
+    return plan, close
+
+
+def model_of(base: Base, steps: tuple[Step, ...]) -> Model:
+    """The name and the parts of a model."""
+    return Model(sha256=model_sha256(base, steps), base=base, steps=steps)
+
+
+def base_bytes(ws: Workspace, model: Model) -> bytes:
+    """The file of a model's base.
+
+    Args:
+        ws: where it lies.
+        model: which one.
+
+    Returns:
+        Its bytes, which have the base's hash.
+
+    Raises:
+        UnreadableError: it is not there.
+        IntegrityError: it has another hash.
+    """
+    return _checked(ws.base_home / f"{model.base.sha256}.safetensors", model.base.sha256)
+
+
+def step_bytes(ws: Workspace, step: Step) -> bytes:
+    """The package of a published step, from the run's mirror; raises as :func:`base_bytes`."""
+    return _checked(ws.rounds / f"{step.round:04d}" / "merged.safetensors", step.sha256)
+
+
+def weights_of(ws: Workspace, model: Model) -> dict[str, Tensor]:
+    """State dict of base and chain."""
+    return fold_steps(load(base_bytes(ws, model)), model.steps, lambda step: step_bytes(ws, step))
+
+
+def validation_table(ws: Workspace, cohort: Path, candidate: Model, released: Model) -> pd.DataFrame:
+    """Both models on the validation patients of every site whose data is prepared here.
+
+    Args:
+        ws: the run or the hub, with the parts of both models.
+        cohort: parent of the prepared sites.
+        candidate: the model that is to be released.
+        released: the one in use.
+
+    Returns:
+        What :func:`tasks.release.judge.judge_strata` reads; empty where no site's data lies here, as at a hub.
+    """
+    sites = prepared_sites(cohort)
+    if not sites:
+        return pd.DataFrame()
+    predict = {
+        name: predictor(model.base.architecture, weights_of(ws, model))
+        for name, model in ((CANDIDATE, candidate), (RELEASED, released))
+    }
+    tables = []
+    for site in sites:
+        cases = load_cases(cohort / site, "validation")
+        tables += [
+            evaluate_cases(predict[name], cases).assign(model=name, owner="", site=site) for name in predict
+        ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        mend = "version that round again: `cardiofed round retry`"
+        raise UnreadableError(
+            f"a part of the model cannot be read: {error.strerror}", str(path), mend
+        ) from error
+    if sha256_bytes(data) != sha256:
+        raise IntegrityError(
+            "not the published bytes", str(path), "remove its folder and version the round again"
+        )
+    return data
