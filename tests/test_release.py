@@ -87,11 +87,11 @@ def test_a_release_is_a_tag_a_card_and_a_model_that_a_clone_can_pull(
 
 def test_gto_reads_what_is_in_the_channel(ws: Workspace, s3_environment: Environment) -> None:
     released(ws, s3_environment, 1, 2)
-    (found,) = gto.find_versions_in_stage(str(ws.versions), "cardiofed", "clinical")
-    assert found.version == "v1.1.0"
+    (found,) = gto.show(str(ws.versions), "cardiofed#clinical")
+    assert found["version"] == "v1.1.0"
     roll_back(ws, "Dr. B. Example", s3_environment)
-    (found,) = gto.find_versions_in_stage(str(ws.versions), "cardiofed", "clinical")
-    assert found.version == "v1.0.0"
+    (found,) = gto.show(str(ws.versions), "cardiofed#clinical")
+    assert found["version"] == "v1.0.0"
 
 
 def test_a_rollback_takes_the_topmost_release_away_and_a_second_one_the_next(

@@ -69,9 +69,7 @@ def _of_stratum(rows: pd.DataFrame, kind: str, stratum: str, seed: int, fewest: 
 
 def _pairs(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Patient means of both models; index (site, patient). A case that only one model defines is in neither."""
-    cases = rows.pivot_table(
-        index=["site", "patient", "phase"], columns="model", values=metric, dropna=False
-    ).reindex(columns=[CANDIDATE, RELEASED])
+    cases = _side_by_side(rows, ["site", "patient", "phase"], metric)
     both = cases.where(cases.notna().all(axis=1))
     return both.groupby(level=["site", "patient"]).mean()
 
@@ -88,8 +86,13 @@ def _ef_errors(rows: pd.DataFrame, ventricle: str) -> pd.DataFrame:
     (ef,) = (q for q in QUANTITIES if q.key == f"{ventricle.lower()}_ef_percent")
     patients = patient_table(rows)
     patients["error"] = patients[ef.predicted] - patients[ef.reference]
-    table = patients.pivot_table(index=["site", "patient"], columns="model", values="error", dropna=False)
-    return table.reindex(columns=[CANDIDATE, RELEASED])
+    return _side_by_side(patients, ["site", "patient"], "error")
+
+
+def _side_by_side(rows: pd.DataFrame, index: list[str], value: str) -> pd.DataFrame:
+    """One value of both models; columns candidate and released."""
+    table = rows.set_index([*index, "model"])[value].unstack("model")
+    return table.reindex(columns=[CANDIDATE, RELEASED]).sort_index()
 
 
 def _finding(place: tuple[str, str, str, str], found: Comparison, patients: int) -> Finding:
