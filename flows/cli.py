@@ -22,6 +22,7 @@ from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, sy
 from flows.policy_cli import policy
 from flows.predict_cli import predict
 from flows.release_cli import release
+from flows.predict_cli import predict, site_compare, site_use
 from flows.round_cli import round_app
 from flows.site_cli import site_app
 from flows.study_cli import study_app
@@ -45,6 +46,8 @@ app.command()(release)
 app.command()(dependencies)
 app.command()(predict)
 hub_app.command("policy")(policy)
+site_app.command("compare")(site_compare)
+site_app.command("use")(site_use)
 console = Console()
 
 

@@ -15,12 +15,17 @@ from model.errors import ConfigError
 from tasks.ledger import checked_name
 
 if TYPE_CHECKING:
+    from tasks.predict.choice import Choice, Comparison
     from tasks.predict.result import Result
     from tasks.predict.shelf import Shelf
 
 console = Console()
 
 Site = Annotated[str | None, typer.Option(help="The hospital whose choice and personal adapter count.")]
+Number = Annotated[
+    int | None,
+    typer.Option("--round", min=1, max=9999, help="Of a closed round; the last one when left out."),
+]
 Run = Annotated[str, typer.Option(help="Name of the run whose models are used.")]
 Home = Annotated[Path | None, typer.Option(help="This machine's own folder, in place of a run's.")]
 
@@ -29,10 +34,7 @@ def predict(
     source: Annotated[Path, typer.Argument(help="NIfTI file, 3-D or 4-D, or a folder with a DICOM cine.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; it must not exist.")],
     site: Site = None,
-    number: Annotated[
-        int | None,
-        typer.Option("--round", min=1, max=9999, help="Of a closed round; the last one when left out."),
-    ] = None,
+    number: Number = None,
     run: Run = "demo",
     runs: Runs = Path("runs"),
     home: Home = None,
@@ -52,6 +54,43 @@ def predict(
     chosen, why = model_for(shelf, model, number)
     result = run_predict(source, out, chosen, why, other_model(shelf, chosen), ed, es)
     _show(result, out)
+
+
+def site_compare(
+    site: Site = None,
+    number: Number = None,
+    run: Run = "demo",
+    runs: Runs = Path("runs"),
+    home: Home = None,
+) -> None:
+    """Compare base, global and personal model on this hospital's own test cases."""
+    from tasks.predict.choice import choice_in_force, compare_models
+
+    shelf = shelf_of(runs, run, home, site)
+    found = compare_models(shelf, number)
+    _show_comparison(found)
+    console.print(f"Choose with: cardiofed site use {'|'.join(found.models)}", soft_wrap=True)
+    choice = choice_in_force(shelf)
+    console.print(
+        _said(choice) if choice else "none is chosen: predict uses the global model", soft_wrap=True
+    )
+
+
+def site_use(
+    model: Annotated[str, typer.Argument(help="base, global or personal.")],
+    site: Site = None,
+    number: Number = None,
+    run: Run = "demo",
+    runs: Runs = Path("runs"),
+    home: Home = None,
+) -> None:
+    """Have predict use this model at this hospital; the choice is written down with numbers and hashes."""
+    from tasks.predict.choice import use_model
+    from tasks.predict.choose import checked_model
+
+    choice = use_model(shelf_of(runs, run, home, site), checked_model(model), number)
+    _show_comparison(choice.numbers)
+    console.print(_said(choice), soft_wrap=True)
 
 
 def shelf_of(runs: Path, run: str, home: Path | None, site: str | None) -> Shelf:
@@ -123,3 +162,22 @@ def _show(result: Result, out: Path) -> None:
     for said in result.not_checked:
         console.print(escape(f"not checked: {said}"), soft_wrap=True)
     console.print(f"written: {out}", soft_wrap=True)
+
+
+def _show_comparison(found: Comparison) -> None:
+    patients = "1 patient" if found.patients == 1 else f"{found.patients} patients"
+    table = Table(
+        "model", "Dice RV", "MYO", "LV", "HD95, mm", "|EF error|, %", title=f"{found.site}: {patients}"
+    )
+    for name, one in found.models.items():
+        dice = (one.dice.get(structure) for structure in ("RV", "MYO", "LV"))
+        numbers = [*((value, 3) for value in dice), (one.hd95_mm, 1), (one.lv_ef_error_percent, 1)]
+        table.add_row(name, *("" if value is None else f"{value:.{digits}f}" for value, digits in numbers))
+    console.print(table)
+    console.print("Whoever chooses by these cases has used them up: they test the chosen model no more.")
+
+
+def _said(choice: Choice) -> str:
+    used = choice.personal_sha256 or choice.model_sha256
+    when = choice.chosen.isoformat(timespec="minutes")
+    return f"predict uses the {choice.model} model of round {choice.round} ({used[:12]}), chosen {when}"

@@ -73,7 +73,7 @@ def write_run(root: Path, personal: bool = True) -> Workspace:
     (root / "params.json").write_bytes(json_bytes(params.model_dump(mode="json")))
     (root / "base" / f"{base.sha256}.safetensors").write_bytes(data)
     (root / "base" / "base.json").write_text(base.model_dump_json())
-    (folder / "plan.json").write_text(plan.model_dump_json())
+    (folder / "plan.json").write_bytes(json_bytes(plan.model_dump(mode="json")))
     (folder / "close.json").write_text(close.model_dump_json())
     (folder / "merged.safetensors").write_bytes(merged)
     ws = open_workspace(root)

@@ -198,7 +198,7 @@ def of_base(ws) -> Path:
         ("global", lambda ws: (ws.rounds / "0001" / "merged.safetensors").unlink(), IntegrityError),
         ("global", lambda ws: flip(ws.rounds / "0001" / "plan.json", 30), PassportError),
         ("global", lambda ws: (ws.rounds / "0001" / "close.json").write_text("{}"), PassportError),
-        ("global", lambda ws: (ws.rounds / "0001" / "plan.json").unlink(), RoundError),
+        ("global", lambda ws: (ws.rounds / "0001" / "plan.json").unlink(), PassportError),
         ("personal", lambda ws: flip(personal_file(ws.site_home(SITE), 1)), IntegrityError),
         ("personal", lambda ws: personal_file(ws.site_home(SITE), 1).unlink(), ObjectMissingError),
         (

@@ -44,6 +44,8 @@ def write_classic(folder: Path) -> Path:
     images = dicom_files.stack()
     for (t, z), data in images.items():
         data.PixelData = grey(t, z).tobytes()
+        data.add_new("StudyDate", "DA", "00000000")  # as de-identification leaves it
+        data.SeriesInstanceUID = f"1.2.3.{z}"  # a series per slice
     return dicom_files.write(folder, list(images.values()))
 
 
@@ -128,6 +130,13 @@ def test_a_seg_names_its_study_its_images_and_what_its_segments_are(tmp_path: Pa
             for group in seg.PerFrameFunctionalGroupsSequence
         }
         assert named == images
+        listed = {
+            one.ReferencedSOPInstanceUID: series.SeriesInstanceUID
+            for series in seg.ReferencedSeriesSequence
+            for one in series.ReferencedInstanceSequence
+        }
+        assert listed == {header.sop_uid: header.series_uid for header in cine.headers[t]}
+        assert len(set(listed.values())) == Z
         assert (seg.StudyInstanceUID, seg.FrameOfReferenceUID, seg.PatientID) == ("1.2", "1.5", "anon")
         assert {
             s.SegmentLabel: s.SegmentedPropertyTypeCodeSequence[0].CodeValue for s in seg.SegmentSequence

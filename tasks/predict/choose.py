@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model.errors import ConfigError
+from tasks.predict.choice import choice_in_force, chosen_model
 from tasks.predict.ready import NAMES, Name, ReadyModel, offered, ready_model
 from tasks.predict.shelf import Shelf
 
@@ -13,18 +14,25 @@ def model_for(shelf: Shelf, asked: str | None, number: int | None) -> tuple[Read
     Args:
         shelf: where models lie.
         asked: base, global or personal; None for the default.
-        number: of a closed round; None for the last one.
+        number: of a closed round; None for the chosen one, or the last.
 
     Returns:
         The model, and why it is this one.
 
     Raises:
         ConfigError: no such model.
+        IntegrityError: what was chosen is not what lies here.
         CardiofedError: as :func:`tasks.predict.ready.ready_model` raises it.
     """
     if asked is not None:
         return ready_model(shelf, checked_model(asked), number), "asked for"
-    return ready_model(shelf, "global", number), "the default"
+    choice = choice_in_force(shelf)
+    if choice is None:
+        return ready_model(shelf, "global", number), "the default"
+    why = f"the site's choice of {choice.chosen:%Y-%m-%d}"
+    if number in (None, choice.round):
+        return chosen_model(shelf, choice), why
+    return ready_model(shelf, choice.model, number), f"{why}, of another round"
 
 
 def checked_model(name: str) -> Name:

@@ -14,8 +14,10 @@ import highdicom as hd
 import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import MRImageStorage, generate_uid
+from pydicom.valuerep import DA, TM
 
 from model.errors import UnreadableError
 from model.labels import LV, MYO, RV
@@ -81,6 +83,11 @@ def _seg(
 ) -> Segmentation:
     """One phase; empty frames stay, so that every segment is a whole stack."""
     sources = [_source(header) for header in phase]
+    for (
+        source
+    ) in sources:  # a scanner may write a series per slice, and pseudonyms may part their frame of reference
+        source.SeriesInstanceUID = sources[0].SeriesInstanceUID  # _refer names the true one
+        source.FrameOfReferenceUID = sources[0].get("FrameOfReferenceUID") or sources[0].StudyInstanceUID
     first = phase[0]
     thickness = _step_mm(phase)
     lps = hd.CoordinateSystemNames.PATIENT
@@ -116,7 +123,7 @@ def _source(header: Header) -> Any:
     """The image as a single-frame data set with the attributes that a SEG takes over, empty where they were removed."""
     data = load(header.path)
     for name in NEEDED:
-        if name not in data:
+        if name not in data or not _is_readable(name, data):
             setattr(data, name, "")
     if header.frame is not None:
         for name in ENHANCED:
@@ -126,6 +133,16 @@ def _source(header: Header) -> Any:
         data.ImageOrientationPatient = [*header.row, *header.column]
         data.PixelSpacing = list(header.spacing_mm)
     return data
+
+
+def _is_readable(name: str, data: Any) -> bool:
+    """False for a date or time that is none, such as the zeros that de-identification leaves."""
+    kind = DA if name.endswith("Date") else TM if name.endswith("Time") else str
+    try:
+        kind(data[name].value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _step_mm(phase: Sequence[Header]) -> float:
@@ -169,11 +186,18 @@ def _refer(seg: Segmentation, phase: Sequence[Header]) -> None:
         if header.frame is not None:
             _name(source, header)
             source.ReferencedFrameNumber = header.frame + 1
-    if phase[0].frame is not None:
-        for series in seg.ReferencedSeriesSequence:
-            listed = series.ReferencedInstanceSequence
-            del listed[1:]
-            _name(listed[0], phase[0])
+    seg.ReferencedSeriesSequence = [
+        _series(uid, [one for one in phase if one.series_uid == uid])
+        for uid in sorted({one.series_uid for one in phase})
+    ]
+
+
+def _series(uid: str, headers: Sequence[Header]) -> Dataset:
+    item, files = Dataset(), {header.sop_uid: header for header in headers}
+    item.SeriesInstanceUID, item.ReferencedInstanceSequence = uid, [Dataset() for _ in files]
+    for reference, header in zip(item.ReferencedInstanceSequence, files.values(), strict=True):
+        _name(reference, header)
+    return item
 
 
 def _name(reference: Any, header: Header) -> None:

@@ -19,8 +19,8 @@ from model.errors import (
     RoundError,
     StoreUnreachableError,
 )
-from tasks.files import json_bytes, sha256_bytes, write_atomic
-from tasks.ledger import close_key, find_record, plan_key
+from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
+from tasks.ledger import close_key, find_record, get_record, plan_key
 from tasks.models import mirrored_step
 from tasks.records import Base, Close, Plan, Record, Step
 from tasks.site_round import current_round
@@ -28,6 +28,7 @@ from tasks.weights import fold_steps, model_weights
 from tasks.workspace import Workspace
 
 R = TypeVar("R", bound=Record)
+PLAN, CLOSE = "plan.json", "close.json"
 NO_MODEL = "run `cardiofed demo`, or let the federation close a round"
 
 
@@ -66,14 +67,23 @@ class Shelf:
             PassportError: the records do not belong together.
         """
         number = self._last_closed() if number is None else number
-        plan, close = self._record(number, "plan", Plan), self._record(number, "close", Close)
-        if plan is None or close is None:
+        mirrored, kept = self.ws.rounds / f"{number:04d}", self.home / "closed" / f"{number:04d}"
+        for folder in (mirrored, kept):
+            if (folder / CLOSE).exists():
+                plan, close = _parse(folder / PLAN, Plan), _parse(folder / CLOSE, Close)
+                announced = sha256_file(folder / PLAN) if folder == mirrored else close.plan_sha256
+                _check_pair(number, plan, close, announced, str(folder))
+                return plan, close
+        found = find_record(self.ws.store, close_key(number), Close) if self.live else None
+        if found is None:
             mend = "name a round that has closed, or none for the last one"
             raise RoundError(f"round {number} has not closed here", str(self.ws.root), mend)
-        if plan.round != number or close.round != number or _sha256(plan) != close.plan_sha256:
-            said = f"plan and close of round {number} do not belong together"
-            raise PassportError(said, str(self.ws.root), "fetch the round again from the hub")
-        return plan, close
+        plan = get_record(self.ws.store, plan_key(number), Plan)
+        announced = str(self.ws.store.sha256_of(plan_key(number)))
+        _check_pair(number, plan, found, announced, plan_key(number))
+        write_atomic(kept / PLAN, json_bytes(plan.model_dump(mode="json")))
+        write_atomic(kept / CLOSE, json_bytes(found.model_dump(mode="json")))
+        return plan, found
 
     def base(self, base: Base) -> dict[str, Tensor]:
         """State dict of the base, its hash checked."""
@@ -113,18 +123,6 @@ class Shelf:
             raise RoundError("there is no model yet: no round has closed", str(self.ws.root), NO_MODEL)
         return max(here)
 
-    def _record(self, number: int, name: str, kind: type[R]) -> R | None:
-        kept = self.home / "closed" / f"{number:04d}" / f"{name}.json"
-        for path in (self.ws.rounds / f"{number:04d}" / f"{name}.json", kept):
-            if path.exists():
-                return _parse(path, kind)
-        if not self.live:
-            return None
-        record = find_record(self.ws.store, {"plan": plan_key, "close": close_key}[name](number), kind)
-        if record is not None:
-            write_atomic(kept, json_bytes(record.model_dump(mode="json")))
-        return record
-
 
 def _parse(path: Path, kind: type[R]) -> R:
     try:
@@ -135,5 +133,7 @@ def _parse(path: Path, kind: type[R]) -> R:
         ) from error
 
 
-def _sha256(record: Record) -> str:
-    return sha256_bytes(json_bytes(record.model_dump(mode="json")))
+def _check_pair(number: int, plan: Plan, close: Close, plan_sha256: str, where: str) -> None:
+    if plan.round != number or close.round != number or plan_sha256 != close.plan_sha256:
+        said = f"plan and close of round {number} do not belong together"
+        raise PassportError(said, where, "fetch the round again from the hub")
