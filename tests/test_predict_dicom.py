@@ -44,7 +44,6 @@ def write_classic(folder: Path) -> Path:
     images = dicom_files.stack()
     for (t, z), data in images.items():
         data.PixelData = grey(t, z).tobytes()
-        data.add_new("StudyDate", "DA", "00000000")  # as de-identification leaves it
         data.SeriesInstanceUID = f"1.2.3.{z}"  # a series per slice
     return dicom_files.write(folder, list(images.values()))
 
