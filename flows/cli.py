@@ -20,9 +20,8 @@ from flows.keys_cli import keys_app
 from flows.live_cli import add_live
 from flows.options import Data, Layout, Port, Public, Root, Set, Sites, load, synthetic
 from flows.policy_cli import policy
-from flows.predict_cli import predict
-from flows.release_cli import release
 from flows.predict_cli import predict, site_compare, site_use
+from flows.release_cli import release
 from flows.round_cli import round_app
 from flows.site_cli import site_app
 from flows.study_cli import study_app
