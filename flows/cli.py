@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,7 +28,9 @@ from flows.site_cli import site_app
 from flows.study_cli import study_app
 from model.errors import CardiofedError
 from tasks.ledger import checked_name
+from tasks.no_tracking import NO_TRACKING
 
+os.environ |= NO_TRACKING  # Prefect and DVC, which commands import later, look when they are imported
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 stage_app = typer.Typer(no_args_is_help=True, help="One stage of the pipeline; `dvc repro` calls these.")
 app.add_typer(data_app, name="data")

@@ -93,14 +93,12 @@ def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
 def _settings(folder: Path, url: str, database_url: str | None) -> dict[str, str]:
     home = folder / "home" / ".prefect"
     return {
-        "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url or sqlite_url(home / "prefect.db"),
         "PREFECT_SERVER_UI_API_URL": f"{url}/api",  # else the pages look on port 4200
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_LEVEL": "WARNING",
     }

@@ -20,6 +20,7 @@ import psutil
 from infra.ports import choose_port, remembered_port
 from model.errors import ServerError
 from tasks.files import json_bytes, write_atomic
+from tasks.no_tracking import NO_TRACKING
 
 PID_FILE, LOG_FILE = "server.pid", "server.log"
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -184,7 +185,7 @@ def child_environment(folder: Path, own: Mapping[str, str]) -> dict[str, str]:
     for name in ("home", "tmp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return {**inherited, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), **own}
+    return {**inherited, **NO_TRACKING, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), **own}
 
 
 def last_lines(log: Path, count: int = _LOG_LINES) -> str:

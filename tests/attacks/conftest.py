@@ -10,6 +10,7 @@ import pytest
 from federation_files import delete, found, new_run, trained, use_store
 
 from infra.s3_server import S3Server
+from model.padding import unpad
 from tasks.admit import admit_updates
 from tasks.ledger import adapter_key, candidate_key, candidates_key, merge_key, update_key
 from tasks.store import Store
@@ -29,7 +30,7 @@ class Round:
     def admit(self) -> tuple[list[bytes], str]:
         """Packages that the hub admits, and why it refused the attacker's; empty when it did not."""
         record = admit_updates(self.ws, 1)
-        packages = [self.ws.store.get(candidate_key(c.id, 1)) for c in record.candidates]
+        packages = [unpad(self.ws.store.get(candidate_key(c.id, 1))) for c in record.candidates]
         assert len(packages) >= len(OTHERS), "an attack on one stops the others"
         return packages, next((refusal.reason for refusal in record.quarantined), "")
 
