@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from flows.options import Set, load
 from flows.site_cli import work
 from model.errors import ConfigError
 from tasks.ledger import checked_name
+
+if TYPE_CHECKING:
+    from tasks.homes import Home as Addresses
 
 console = Console()
 hub_app = typer.Typer(no_args_is_help=True, help="The hub's machine, and who takes part.")
@@ -28,6 +31,13 @@ PrefectUrl = Annotated[
         help="Prefect's API, as hospitals reach it; the hub's when left out, empty for without Prefect."
     ),
 ]
+Out = Annotated[Path, typer.Option(help="Where to write the invitation; keep it secret.")]
+MadeByHand = Annotated[
+    bool, typer.Option(help="The store's user was made by hand: SITE_ACCESS_KEY and SITE_SECRET_KEY tell it.")
+]
+LeftToHand = Annotated[
+    bool, typer.Option("--by-hand", help="Leave its user of the store to the store's administrator.")
+]
 
 
 @hub_app.command("init")
@@ -36,7 +46,7 @@ def hub_init(
     prefect_url: Annotated[str, typer.Option(help="Prefect's API, such as https://prefect.example.org/api.")],
     overrides: Set = None,
 ) -> None:
-    """Make a hub's folder, base, bucket and deployment; CARDIOFED_S3_… tell the store and the hub's credentials."""
+    """Make a hub's folder, keys, base, bucket, deployment; CARDIOFED_S3_… tell the store and the hub's credentials."""
     params = load(overrides)
     from flows.hub_home import make_hub
 
@@ -56,15 +66,12 @@ def hub_work(home: Home) -> None:
 def hub_invite(
     name: Name,
     home: Home,
-    out: Annotated[Path, typer.Option(help="Where to write the invitation; keep it secret.")],
+    out: Out,
     store_url: StoreUrl = None,
     prefect_url: PrefectUrl = None,
-    by_hand: Annotated[
-        bool,
-        typer.Option(help="The store's user was made by hand: SITE_ACCESS_KEY and SITE_SECRET_KEY tell it."),
-    ] = False,
+    by_hand: MadeByHand = False,
 ) -> None:
-    """Invite a hospital from the next round on, and write the file that it joins with."""
+    """Invite a hospital from the next round on, and write the file that it joins with, once."""
     from flows.invitations import invite_site, user_by_hand, write_invitation
     from tasks.homes import read_home
 
@@ -72,20 +79,49 @@ def hub_invite(
     if out.exists():
         raise ConfigError("there is a file already", str(out), "remove it, or name another")
     own = read_home(home)
-    seen = {"s3_endpoint": store_url, "prefect_api_url": prefect_url}
-    reached = own.model_copy(update={key: value for key, value in seen.items() if value is not None})
     if own.prefect_api_url:
         _deploy(home, own.prefect_api_url, name)
-    write_invitation(invite_site(home, name, reached, user_by_hand() if by_hand else None), out)
+    user = user_by_hand() if by_hand else None
+    write_invitation(invite_site(home, name, _reached(own, store_url, prefect_url), user), out)
     console.print(f"invited {name}; hand over {out} over a safe way", soft_wrap=True)
 
 
+@hub_app.command("rotate")
+def hub_rotate(
+    name: Name,
+    home: Home,
+    out: Out,
+    now: Annotated[bool, typer.Option(help="End its key at once, not when it has joined anew.")] = False,
+    store_url: StoreUrl = None,
+    prefect_url: PrefectUrl = None,
+    by_hand: MadeByHand = False,
+) -> None:
+    """Give a hospital a new secret of the store, and write the file by which it takes a new key."""
+    from flows.invitations import rotate_site, user_by_hand, write_invitation
+    from tasks.homes import read_home
+
+    reached = _reached(read_home(home), store_url, prefect_url)
+    write_invitation(rotate_site(home, name, now, reached, user_by_hand() if by_hand else None), out)
+    console.print(
+        f"{name} joins anew with {out}: cardiofed site join; its old secret has ended", soft_wrap=True
+    )
+
+
+@hub_app.command("revoke")
+def hub_revoke(name: Name, home: Home, by_hand: LeftToHand = False) -> None:
+    """End a hospital's key and its user of the store at once: what it sent and is not merged is refused."""
+    from flows.invitations import revoke_site
+
+    revoke_site(home, name, by_hand)
+    console.print(f"the key of {name} is revoked; it takes part again with another: cardiofed hub invite")
+
+
 @hub_app.command("dismiss")
-def hub_dismiss(name: Name, home: Home) -> None:
-    """Let a hospital go from the next round on."""
+def hub_dismiss(name: Name, home: Home, by_hand: LeftToHand = False) -> None:
+    """Let a hospital go: its user of the store ends at once, what it has delivered counts."""
     from flows.invitations import dismiss_site
 
-    dismiss_site(home, name)
+    dismiss_site(home, name, by_hand)
     console.print(f"{name} takes no part in rounds that open from now on")
 
 
@@ -98,6 +134,11 @@ def hub_set(
 
     change_settings(home, tuple(overrides))
     console.print(f"rounds that open from now on have {', '.join(overrides)}", markup=False, soft_wrap=True)
+
+
+def _reached(own: Addresses, store_url: str | None, prefect_url: str | None) -> Addresses:
+    seen = {"s3_endpoint": store_url, "prefect_api_url": prefect_url}
+    return own.model_copy(update={key: value for key, value in seen.items() if value is not None})
 
 
 def _deploy(hub: Path, api_url: str, site: str) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from flows import stages
 from infra.prefect_server import prefect_environment
 from tasks.homes import HUB, Credentials, Home, enter_home, write_home
+from tasks.identity import have_identity
 from tasks.settings import Params, load_environment
 
 
 def make_hub(folder: Path, prefect_api_url: str, params: Params) -> None:
-    """Make the hub's folder, its base, the bucket and the hub's deployment; run again, it renews them.
+    """Make the hub's folder, its keys and base, the bucket and the hub's deployment; run again, it renews them.
 
     Args:
         folder: the hub's own.
@@ -33,6 +34,7 @@ def make_hub(folder: Path, prefect_api_url: str, params: Params) -> None:
     )
     stands = stages.has_base(folder, params)
     write_home(folder, home, Credentials(access_key=env.s3_access_key, secret_key=env.s3_secret_key), params)
+    have_identity(folder)
     ws, _ = enter_home(folder)
     ws.store.ensure_bucket()
     if not stands:

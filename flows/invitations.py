@@ -1,20 +1,23 @@
-"""Invite a hospital and let it go: the list in the ledger, its user in the store, its deployment on Prefect."""
+"""Invite a hospital, renew its keys, let it go: the list in the ledger, and its user in the store."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from infra.s3_users import S3User, make_user
+from infra.s3_users import S3User, make_user, remove_user
 from model.errors import ConfigError
 from tasks.files import json_bytes, write_atomic
 from tasks.homes import Home, Invitation, enter_home, read_credentials
+from tasks.identity import read_identity
+from tasks.key_offer import new_invitation
 from tasks.ledger import checked_name
-from tasks.roster import dismiss, invite
+from tasks.roster import dismiss, end_key, invite, require_invited, revoke
+from tasks.trust import refuse_hubs_name
 
 
 def invite_site(hub: Path, site: str, reached: Home | None = None, user: S3User | None = None) -> Invitation:
-    """Put a hospital on the list and give it a user of the store.
+    """Put a hospital on the list and give it a user of the store and a one-time key.
 
     Args:
         hub: the hub's folder.
@@ -23,21 +26,57 @@ def invite_site(hub: Path, site: str, reached: Home | None = None, user: S3User 
         user: one that was made by hand, where the store does not know MinIO's calls.
 
     Returns:
-        What the hospital needs to join. Invited again, it gets a new secret, and the old one ends.
+        What the hospital needs to join, once. Invited again, it gets a new secret, and the old one ends; its own
+        key stays.
 
     Raises:
         ConfigError: the name cannot be used, or the folder is no hub's.
+        TrustError: the name is the hub's.
+        KeyFileError: the hub's keys cannot be used.
         ServerError: the store makes no user.
         StoreError: the store does not answer.
     """
     ws, home = enter_home(hub)
-    checked_name(site)
-    own = read_credentials(hub)
-    admin = S3User(own.access_key, own.secret_key.get_secret_value())
-    given = user or make_user(home.s3_endpoint, admin, site, home.s3_bucket)
+    refuse_hubs_name(checked_name(site))
+    public = read_identity(hub).public
+    given = user or make_user(home.s3_endpoint, _admin(hub), site, home.s3_bucket)
     invite(ws, site)
-    seen = (reached or home).model_copy(update={"name": site})
-    return Invitation(home=seen, access_key=given.access_key, secret_key=given.secret_key, params=ws.params)
+    return Invitation(
+        home=(reached or home).model_copy(update={"name": site}),
+        access_key=given.access_key,
+        secret_key=given.secret_key,
+        params=ws.params,
+        hub=public,
+        token=new_invitation(ws.store, site),
+    )
+
+
+def rotate_site(
+    hub: Path, site: str, now: bool = False, reached: Home | None = None, user: S3User | None = None
+) -> Invitation:
+    """Invite a hospital that has joined anew, to take a new key and a new secret of the store.
+
+    Args:
+        hub: the hub's folder.
+        site: on the list.
+        now: end its key at once; else it holds until the new one is registered.
+        reached: addresses as the hospital reaches them; the hub's own when left out.
+        user: one that was made by hand.
+
+    Returns:
+        What the hospital needs to join again.
+
+    Raises:
+        ConfigError: it is not on the list, or the folder is no hub's.
+        ServerError: the store makes no user.
+        StoreError: the store does not answer.
+    """
+    ws, _ = enter_home(hub)
+    old = require_invited(ws, site).identity(site)
+    if now:
+        end_key(ws, site)
+    invitation = invite_site(hub, site, reached, user)
+    return invitation.model_copy(update={"replaces": old.sign if old else ""})
 
 
 def write_invitation(invitation: Invitation, path: Path) -> None:
@@ -56,18 +95,40 @@ def write_invitation(invitation: Invitation, path: Path) -> None:
     write_atomic(path, json_bytes(invitation.model_dump(mode="json")), mode=0o600)
 
 
-def dismiss_site(hub: Path, site: str) -> None:
-    """Take a hospital off the list; its user of the store stays until the store's administrator removes it.
+def dismiss_site(hub: Path, site: str, by_hand: bool = False) -> None:
+    """Take a hospital off the list, and its user out of the store; what it has delivered counts.
 
     Args:
         hub: the hub's folder.
         site: on the list.
+        by_hand: leave the user to the store's administrator.
 
     Raises:
         ConfigError: it is not on the list, or the folder is no hub's.
+        ServerError: it is off the list, and the store does not remove its user.
     """
-    ws, _ = enter_home(hub)
+    ws, home = enter_home(hub)
     dismiss(ws, site)
+    if not by_hand:
+        remove_user(home.s3_endpoint, _admin(hub), site)
+
+
+def revoke_site(hub: Path, site: str, by_hand: bool = False) -> None:
+    """End a hospital's key and its user of the store at once; what it delivered and is not merged is refused.
+
+    Args:
+        hub: the hub's folder.
+        site: that the hub knows.
+        by_hand: leave the user to the store's administrator.
+
+    Raises:
+        ConfigError: the hub does not know it, or the folder is no hub's.
+        ServerError: its key is revoked, and the store does not remove its user.
+    """
+    ws, home = enter_home(hub)
+    revoke(ws, site)
+    if not by_hand:
+        remove_user(home.s3_endpoint, _admin(hub), site)
 
 
 def user_by_hand() -> S3User:
@@ -85,3 +146,8 @@ def user_by_hand() -> S3User:
         mend = "make the user with the policy of docs/operations.md, and set both"
         raise ConfigError("no user of the store was named", " and ".join(names), mend)
     return S3User(*found)
+
+
+def _admin(hub: Path) -> S3User:
+    own = read_credentials(hub)
+    return S3User(own.access_key, own.secret_key.get_secret_value())

@@ -18,7 +18,9 @@ from infra.s3_server import S3Server, start_s3
 from infra.workers import start_worker
 from tasks.enrol import prepared_sites, read_card
 from tasks.homes import HOME_FILE, HUB, Credentials, Home, enter_home, read_credentials, write_home
-from tasks.join import announce, enter
+from tasks.identity import have_identity
+from tasks.join import announce, enter, offer
+from tasks.roster import register_offers
 from tasks.settings import Params
 from tasks.workspace import open_workspace
 
@@ -105,6 +107,7 @@ def _found(root: Path, params: Params, store: S3Server, api_url: str, sites: tup
     home = Home(name=HUB, s3_endpoint=store.url, prefect_api_url=api_url)
     hub = Credentials.model_validate({"access_key": store.access_key, "secret_key": store.secret_key})
     write_home(root / HUB, home, hub, params)
+    have_identity(root / HUB)
     ws, _ = enter_home(root / HUB)
     ws.store.ensure_bucket()
     for site in sites:
@@ -114,9 +117,12 @@ def _found(root: Path, params: Params, store: S3Server, api_url: str, sites: tup
             own = home.model_copy(update={"name": site})
             write_home(folder, own, read_credentials(folder), params)  # an address may have changed
         else:
-            enter(folder, invite_site(root / HUB, site))
+            invitation = invite_site(root / HUB, site)
+            enter(folder, invitation)
+            offer(folder, invitation)
         announce(folder)
-    enter_home(root / HUB)
+    ws, _ = enter_home(root / HUB)
+    register_offers(ws)
 
 
 def _give_data(root: Path, site: str, folder: Path) -> None:

@@ -58,13 +58,16 @@ def site_join(
     data: Annotated[Path, typer.Option(help="Folder of this hospital's data set.")],
     layout: Layout = "acdc",
 ) -> None:
-    """Make this hospital's folder, prepare its data and tell the hub."""
+    """Make this hospital's folder and keys, prepare its data and tell the hub; an invitation works once."""
     from tasks.homes import read_invitation
+    from tasks.identity import described, read_identity
     from tasks.join import join
 
     invited = read_invitation(invitation)
     join(home, invited, data, layout)
-    console.print(f"{invited.home.name} has joined; start its worker: cardiofed site work --home {home}")
+    keys = described(read_identity(home).public)
+    console.print(f"{invited.home.name} has joined with the keys {keys}; tell them the hub by telephone")
+    console.print(f"start its worker: cardiofed site work --home {home}", soft_wrap=True)
 
 
 def work(home: Path) -> None:

@@ -21,7 +21,7 @@ from tasks.results import write_results
 from tasks.settings import Params, founding
 from tasks.workspace import Workspace, open_workspace
 
-FEDERATED = ("store", "prefect", "versions", "federation", "sites", "hub", "evaluation", "plots")
+FEDERATED = ("keys", "store", "prefect", "versions", "federation", "sites", "hub", "evaluation", "plots")
 """Folders that belong to one federation: other settings or data need new ones."""
 
 

@@ -12,6 +12,8 @@ from infra.prefect_server import prefect_environment
 from infra.process import PID_FILE, Child, child_environment, end_family, launch, recorded
 
 QUERY_S = 3
+PASSPHRASE = "CARDIOFED_KEY_PASSPHRASE"
+"""What opens the machine's signing key, where it is locked."""
 
 
 def worker_environment(folder: Path, api_url: str) -> dict[str, str]:
@@ -79,7 +81,8 @@ def start_worker(folder: Path, role: str) -> Child:
         return found
     program = str(Path(sys.executable).parent / "cardiofed")
     command = [sys.executable, program, role, "work", "--home", str(folder.absolute())]
-    return launch(command, child_environment(home, {}), home, keep=True)
+    locked = {name: os.environ[name] for name in [PASSPHRASE] if name in os.environ}
+    return launch(command, child_environment(home, locked), home, keep=True)
 
 
 def end_strayed_runs(root: Path) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from model.assign import assign_raters
-from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError
+from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError, SignatureError
 from model.network import build_net
 from model.package import PackageView
 from model.padding import common_length, pad
@@ -187,7 +187,7 @@ def _admissible(
         check_passport(update, answered.plan, answered.sha256, site)
         limit = plan.params.package.max_bytes
         data = ws.store.get(adapter_key(site, number), update.adapter_sha256, limit)
-    except (IntegrityError, ObjectMissingError) as e:
+    except (IntegrityError, ObjectMissingError, SignatureError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     open_package(data, shapes, plan.params.merge.rank_max)
     _check_announced(update, data)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from model.errors import IntegrityError, PackageError
+from model.errors import IntegrityError, PackageError, SignatureError
 from tasks.ledger import find_record
 from tasks.store import Store
 
@@ -24,7 +24,7 @@ def find_answer(store: Store, key: str, kind: type[T]) -> T | None:
         kind: what it must be.
 
     Returns:
-        The record; None when there is none, or one that is malformed or not the announced bytes.
+        The record; None when there is none, or one that is malformed, not the announced bytes, or not by the site.
 
     Raises:
         StoreUnreachableError: nobody answers, which says nothing about the record.
@@ -32,5 +32,5 @@ def find_answer(store: Store, key: str, kind: type[T]) -> T | None:
     """
     try:
         return find_record(store, key, kind)
-    except (PackageError, IntegrityError):
+    except (PackageError, IntegrityError, SignatureError):
         return None

@@ -27,6 +27,7 @@ from tasks.prepare import prepare
 from tasks.records import Architecture, Base
 from tasks.settings import Environment, Params
 from tasks.store import ObjectInfo, Store
+from tasks.trust import with_seals
 from tasks.workspace import Workspace
 
 PATIENTS = 3
@@ -117,8 +118,10 @@ class MeteredWorkspace(Workspace):
 
     @cached_property
     def store(self) -> MeteredStore:
-        """The store of ``env``."""
-        return MeteredStore(self.env)
+        """The store of ``env``, with the run's keys."""
+        store = MeteredStore(self.env)
+        with_seals(store, self.root)
+        return store
 
 
 def prepare_patients(folder: Path, params: Params) -> Path:

@@ -9,10 +9,14 @@ from pydantic import ValidationError
 from model.errors import ConfigError, RoundError, UnreadableError
 from model.lora import rank_for_volume
 from tasks.cases import CARD_FILE, SiteCard
-from tasks.ledger import FEDERATION, base_key, card_key, find_record, plan_key, put_record
-from tasks.records import Base, FederationRecord, Member, Plan
+from tasks.identity import read_identity
+from tasks.ledger import FEDERATION, base_key, card_key, find_record, plan_key, put_record, roster_key
+from tasks.records import Base, FederationRecord, Member, Plan, PublicIdentity
+from tasks.registered import Roster, registered
 from tasks.settings import Params, founding
 from tasks.small_cells import shareable
+from tasks.store import Store
+from tasks.trust import HUB, have_all_identities, identity_folder
 from tasks.workspace import Workspace
 
 
@@ -41,7 +45,7 @@ def prepared_sites(cohort: Path) -> tuple[str, ...]:
 
 
 def found_federation(ws: Workspace, base: Base) -> FederationRecord:
-    """Publish base, cards and the federation record; a second call with the same sites changes nothing.
+    """Publish base, cards, keys and the federation record; a second call with the same sites changes nothing.
 
     Args:
         ws: the run.
@@ -54,7 +58,8 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
         ConfigError: fewer sites than the quorum.
         RoundError: the store holds another federation, of another base or other settings.
     """
-    record, store = local_federation(ws, base), ws.store
+    local, store = local_federation(ws, base), ws.store
+    identities = have_all_identities(ws.root, prepared_sites(ws.cohort))
     store.ensure_bucket()
     found = find_record(store, FEDERATION, FederationRecord)
     if found is not None and found.base != base:
@@ -71,9 +76,33 @@ def found_federation(ws: Workspace, base: Base) -> FederationRecord:
     for site in prepared_sites(ws.cohort):
         card = read_card(ws.data_home(site))
         put_record(store, card_key(site), shareable(card, ws.params.privacy.fewest))
+    record = published(ws, local, _list_keys(store, identities))
     if found != record:
         put_record(store, FEDERATION, record)
     return record
+
+
+def published(ws: Workspace, record: FederationRecord, roster: Roster) -> FederationRecord:
+    """The federation with all that the hub vouches for: its own keys, the members' and the settings.
+
+    Args:
+        ws: the hub's workspace, or a run of all roles.
+        record: base and members.
+        roster: the hub's list.
+
+    Returns:
+        The whole record.
+
+    Raises:
+        KeyFileError: the hub has no keys.
+    """
+    known = {member.site: roster.identity(member.site) for member in record.members}
+    told = {
+        "hub": read_identity(identity_folder(ws.root, HUB)).public,
+        "keys": {site: identity for site, identity in known.items() if identity},
+        "policies": ws.params,
+    }
+    return record.model_copy(update=told)
 
 
 def local_federation(ws: Workspace, base: Base) -> FederationRecord:
@@ -98,6 +127,17 @@ def local_federation(ws: Workspace, base: Base) -> FederationRecord:
             f"lower it to at most {len(cards)}, or form more sites" if len(cards) > 1 else "form more sites",
         )
     return FederationRecord(base=base, members=members_of(cards, ws.params))
+
+
+def _list_keys(store: Store, identities: dict[str, PublicIdentity]) -> Roster:
+    """The list of a run of all roles: hospitals that are new come onto it, a key that was revoked stays so."""
+    before = roster = registered(store)
+    for site in identities.keys() - {HUB} - roster.keys.keys():
+        roster = roster.with_identity(site, identities[site])
+    roster = roster.model_copy(update={"sites": tuple(sorted(identities.keys() - {HUB}))})
+    if roster != before:
+        put_record(store, roster_key(), roster)
+    return roster
 
 
 def refuse_foreign(plan: Plan, base: Base, params: Params) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from model.errors import PackageError, UnreadableError
 from tasks.records import Candidates, Close, Evaluation, MergeRecord, Plan, Ratings, Record, Update, Verdict
+from tasks.seal import split_seal
 
 R = TypeVar("R", bound=Record)
 
@@ -87,6 +88,7 @@ def read_history(folder: Path) -> list[RoundHistory]:
         One entry per round; empty when the folder does not exist.
 
     Raises:
+        SignatureError: a file's bytes are not those that its seal vouches for.
         PackageError: a file holds no valid record of its kind.
         UnreadableError: a file cannot be read.
     """
@@ -175,10 +177,10 @@ def traffic(history: Sequence[RoundHistory]) -> dict[int, dict[str, Traffic]]:
 def _read_round(path: Path) -> RoundHistory:
     return RoundHistory(
         number=int(path.name),
-        plan=_read(path / "plan.json", Plan),
-        candidates=_read(path / "candidates.json", Candidates),
-        merge=_read(path / "merge.json", MergeRecord),
-        close=_read(path / "close.json", Close),
+        plan=read_published(path / "plan.json", Plan),
+        candidates=read_published(path / "candidates.json", Candidates),
+        merge=read_published(path / "merge.json", MergeRecord),
+        close=read_published(path / "close.json", Close),
         updates=_read_sites(path, "update.json", Update),
         ratings=_read_sites(path, "ratings.json", Ratings),
         verdicts=_read_sites(path, "verdict.json", Verdict),
@@ -188,13 +190,30 @@ def _read_round(path: Path) -> RoundHistory:
 
 def _read_sites(path: Path, name: str, kind: type[R]) -> dict[str, R]:
     homes = sorted((path / "sites").glob("*"))
-    found = {home.name: _read(home / name, kind) for home in homes}
+    found = {home.name: read_published(home / name, kind) for home in homes}
     return {site: record for site, record in found.items() if record is not None}
 
 
-def _read(path: Path, kind: type[R]) -> R | None:
+def read_published(path: Path, kind: type[R]) -> R | None:
+    """A record of a round as it was published; its seal was checked against its author's key when it was mirrored.
+
+    Args:
+        path: ``…/NNNN/plan.json`` of the hub, ``…/NNNN/sites/<site>/update.json`` of a site, and the like.
+        kind: what it must be.
+
+    Returns:
+        The record; None when there is none.
+
+    Raises:
+        SignatureError: its bytes are not those that its seal vouches for, or the file was moved.
+        PackageError: it holds no valid record of its kind.
+        UnreadableError: it cannot be read.
+    """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        place = published_place(path)
+        sealed = split_seal(path.read_bytes(), place)
+        sealed.check(place)
+        return kind.model_validate_json(sealed.record)
     except FileNotFoundError:
         return None
     except ValidationError as e:
@@ -203,6 +222,14 @@ def _read(path: Path, kind: type[R]) -> R | None:
         raise PackageError(f"no valid {kind.__name__}: {faults}", str(path), mend) from e
     except OSError as e:
         raise UnreadableError(f"cannot read: {e.strerror}", str(path), "check its permissions") from e
+
+
+def published_place(path: Path) -> str:
+    """Ledger key of a mirrored file: ``…/NNNN/plan.json`` or ``…/NNNN/sites/<site>/update.json``."""
+    *_, number, above, folder, name = path.absolute().parts
+    if above == "sites":
+        return f"sites/{folder}/rounds/{number}/{name}"
+    return f"global/rounds/{folder}/{name}"
 
 
 def _progress(entry: RoundHistory) -> str:

@@ -12,12 +12,15 @@ from model.errors import ConfigError, PackageError
 from tasks.files import json_bytes, write_atomic
 from tasks.ledger import checked_name
 from tasks.limits import INVITATION, parse_record
+from tasks.records import PublicIdentity
 from tasks.settings import Params
+from tasks.trust import HUB
 from tasks.workspace import Workspace, open_workspace
+
+__all__ = ["HUB"]
 
 T = TypeVar("T", bound=BaseModel)
 
-HUB = "hub"
 HOME_FILE, CREDENTIALS_FILE, PARAMS_FILE = "home.json", "credentials.json", "params.json"
 
 
@@ -43,12 +46,17 @@ class Credentials(_Part):
 
 
 class Invitation(_Part):
-    """What a hospital is sent to join: keep it secret, it holds credentials."""
+    """What a hospital is sent to join, once: keep it secret, it holds credentials."""
 
     home: Home
     access_key: str
     secret_key: str
     params: Params
+    hub: PublicIdentity = Field(description="whose word the hospital will take for the hub's")
+    token: str = Field(description="one-time key that vouches for the hospital's own")
+    replaces: str = Field(
+        "", description="signing key of the hospital that shall not be used on; empty for none"
+    )
 
 
 def write_home(folder: Path, home: Home, credentials: Credentials, params: Params) -> None:

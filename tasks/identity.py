@@ -89,6 +89,22 @@ def have_identity(folder: Path) -> Identity:
     return read_identity(folder) if (folder / SIGN_FILE).exists() else new_identity(folder)
 
 
+def renew_identity(folder: Path) -> Identity:
+    """Make new keys in place of a machine's old ones, which are gone then.
+
+    Args:
+        folder: the machine's own, with keys.
+
+    Returns:
+        The new identity.
+
+    Raises:
+        DiskError: a file cannot be written.
+    """
+    (folder / SIGN_FILE).unlink(missing_ok=True)
+    return new_identity(folder)
+
+
 def described(public: PublicIdentity) -> str:
     """An identity in one line, for people to compare over the telephone."""
     return f"{fingerprint(public.sign)}-{fingerprint(public.age)}"

@@ -1,4 +1,4 @@
-"""A hospital joins: its own folder, its own data prepared there, its card in the ledger."""
+"""A hospital joins: its own folder and keys, its own data prepared there, its keys and its card in the ledger."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from pathlib import Path
 from model.errors import CohortError
 from tasks.enrol import read_card
 from tasks.homes import Credentials, Invitation, enter_home, write_home
+from tasks.identity import have_identity, read_identity, renew_identity
+from tasks.key_offer import offer_key
 from tasks.ledger import card_key, put_record
 from tasks.prepare import prepare
 from tasks.small_cells import shareable
+from tasks.trust import pin_hub, refuse_other_hub
+from tasks.trusted_ca import keep_ca
 from tasks.workspace import Workspace
 
 
 def join(folder: Path, invitation: Invitation, data: Path, layout: str) -> Workspace:
-    """Make a hospital's folder, prepare its data there and tell the hub that it has joined.
+    """Make a hospital's folder and keys, prepare its data there and tell the hub that it has joined.
 
     Run again, it renews credentials, data and card.
 
@@ -29,21 +33,54 @@ def join(folder: Path, invitation: Invitation, data: Path, layout: str) -> Works
 
     Raises:
         ConfigError: the folder is another machine's.
+        TrustError: the invitation was used for other keys, or is another hub's than the one before.
         DataError: the data cannot be used as it is.
         StoreError: the store does not answer, or refuses these credentials.
     """
     enter(folder, invitation)
+    offer(folder, invitation)
     site = invitation.home.name
     prepare(data.resolve(), layout, f"site:{site}", folder / "cohort", invitation.params)
     return announce(folder)
 
 
 def enter(folder: Path, invitation: Invitation) -> None:
-    """Write down what the invitation tells."""
+    """Write down what the invitation tells, and have keys.
+
+    Args:
+        folder: the hospital's own.
+        invitation: of the hub.
+
+    Raises:
+        ConfigError: the folder is another machine's.
+        TrustError: the invitation is another hub's than the one before.
+        KeyFileError: a key that is there cannot be used.
+    """
     credentials = Credentials.model_validate(
         {"access_key": invitation.access_key, "secret_key": invitation.secret_key}
     )
+    refuse_other_hub(folder, invitation.hub)
     write_home(folder, invitation.home, credentials, invitation.params)
+    pin_hub(folder, invitation.hub)
+    if invitation.home.s3_endpoint.startswith("https://"):
+        keep_ca(folder)
+    if have_identity(folder).public.sign == invitation.replaces:
+        renew_identity(folder)
+
+
+def offer(folder: Path, invitation: Invitation) -> None:
+    """Tell the hub the hospital's keys.
+
+    Args:
+        folder: the hospital's, entered.
+        invitation: vouches for them.
+
+    Raises:
+        TrustError: the invitation was used for other keys.
+        StoreError: the store does not answer, or refuses these credentials.
+    """
+    ws, home = enter_home(folder)
+    offer_key(ws.store, home.name, read_identity(folder).public, invitation.token)
 
 
 def announce(folder: Path) -> Workspace:

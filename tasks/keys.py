@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,29 @@ def new_key(path: Path, passphrase: str = "") -> Key:
     lock = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     write_atomic(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock), mode=0o600)
     return Key(private)
+
+
+def new_token() -> str:
+    """The secret of a one-time key as text: 32 random bytes in base64."""
+    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+
+
+def token_key(token: str) -> Key:
+    """The one-time key of a secret that :func:`new_token` has made.
+
+    Args:
+        token: the secret.
+
+    Returns:
+        The key.
+
+    Raises:
+        KeyFileError: it is no such secret.
+    """
+    try:
+        return Key(Ed25519PrivateKey.from_private_bytes(_decoded(token, _KEY_BYTES)))
+    except ValueError as error:
+        raise KeyFileError("the one-time key is none", "invitation", "ask the hub for a new one") from error
 
 
 def read_key(path: Path, passphrase: str = "") -> Key:

@@ -1,4 +1,4 @@
-"""The ledger: the one place for every object key, and records that go in and out as checked JSON."""
+"""The ledger: the one place for every object key, and records that go in and out as sealed, checked JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from model.errors import ConfigError, ObjectMissingError, PackageError
 from tasks.files import json_bytes
 from tasks.limits import OF_HUB, limits_of, parse_record
+from tasks.seal import SEAL_BYTES
 from tasks.store import Store
 
 RECORD_BYTES = OF_HUB.n_bytes
@@ -82,6 +83,16 @@ def federation_key() -> str:
 def roster_key() -> str:
     """The hospitals the hub has invited."""
     return "global/roster.json"
+
+
+def invitations_key() -> str:
+    """The invitations that may still be used, and who used the others; for the hub alone."""
+    return "hub/invitations.json"
+
+
+def key_key(site: str) -> str:
+    """The public keys that a hospital offers."""
+    return f"{site_prefix(site)}key.json"
 
 
 def over_key(number: int) -> str:
@@ -253,18 +264,19 @@ def report_key(number: int) -> str:
 
 
 def put_record(store: Store, key: str, record: BaseModel) -> str:
-    """Write a record as canonical JSON.
+    """Write a record as canonical JSON, sealed in the name of whose key it is.
 
     Args:
-        store: the ledger's store.
+        store: the ledger's store, with the keys of a machine or run.
         key: where it shall stand; what was there is replaced.
         record: what is written.
 
     Returns:
-        The sha256 of its bytes; equal records have equal hashes.
+        The sha256 of its bytes, seal included.
 
     Raises:
         PackageError: a number is NaN or infinite; use None for "undefined".
+        KeyFileError: this machine does not speak for whose key it is.
         StoreError: the store did not take it.
     """
     try:
@@ -272,11 +284,11 @@ def put_record(store: Store, key: str, record: BaseModel) -> str:
     except ValueError as error:
         what = f"{type(record).__name__} holds a number JSON does not have (NaN or infinity)"
         raise PackageError(what, key, "leave an undefined value out or write it as null") from error
-    return store.put(key, data, content_type="application/json")
+    return store.put(key, store.seals.sealed(key, data), content_type="application/json")
 
 
 def get_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BYTES) -> T:
-    """Read a record and check every field of it.
+    """Read a record: its size is checked before the download, its seal before it is parsed, then every field.
 
     Args:
         store: the ledger's store.
@@ -289,12 +301,13 @@ def get_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BY
 
     Raises:
         ObjectMissingError: there is none.
+        SignatureError: it is not by whose word counts under this key, or was written for another key.
         PackageError: beyond :mod:`tasks.limits`, not JSON, or fields missing, unknown or of the wrong type.
         StoreError: the store did not give it, or not the bytes that were announced.
     """
     limits = limits_of(key)
-    data = store.get(key, max_bytes=min(max_bytes, limits.n_bytes))
-    return parse_record(data, kind, key, limits)
+    data = store.get(key, max_bytes=min(max_bytes, limits.n_bytes) + SEAL_BYTES)
+    return parse_record(store.seals.opened(key, data), kind, key, limits)
 
 
 def find_record(store: Store, key: str, kind: type[T], max_bytes: int = RECORD_BYTES) -> T | None:

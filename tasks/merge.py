@@ -33,6 +33,7 @@ from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
 from tasks.receipts import Judgement, Sender, write_receipts
 from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Step
+from tasks.registered import registered
 from tasks.weights import read_candidate
 from tasks.workspace import Workspace
 
@@ -212,8 +213,13 @@ def _require_updates(plan: Plan, candidates: Candidates, admitted: Collection[st
 
 
 def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _Admitted]:
-    """Site → its update as it was admitted; what the site has announced since plays no part."""
-    voices = find_voices(ws.store, plan.round)
+    """Site → its update as it was admitted, unless the hub has revoked its key since.
+
+    What the site has announced since plays no part.
+    """
+    roster = registered(ws.store)
+    everybody = find_voices(ws.store, plan.round)
+    voices = {blind: v for blind, v in everybody.items() if not roster.is_revoked(v.update.site)}
     plans = {n: get_record(ws.store, plan_key(n), Plan) for n in {v.update.round for v in voices.values()}}
     return {
         voices[c.id].update.site: _Admitted(
@@ -222,7 +228,9 @@ def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _A
             candidate=c,
             adapter=unpack_adapter(read_candidate(ws.store, plan.round, c)),
         )
-        for c in sorted(candidates.candidates, key=lambda c: voices[c.id].update.site)
+        for c in sorted(
+            (c for c in candidates.candidates if c.id in voices), key=lambda c: voices[c.id].update.site
+        )
     }
 
 

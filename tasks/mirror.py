@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from model.errors import DiskError, PackageError
+from model.errors import DiskError, PackageError, SignatureError
 from tasks.events import Action, log_event
+from tasks.ledger import site_round_prefix
 from tasks.limits import OF_SITE, parse_record
-from tasks.records import Evaluation, Ratings, Record, Update, Verdict
+from tasks.records import Evaluation, Ratings, Update, Verdict
 from tasks.settings import load_environment
 from tasks.version import Versioned, version_round
 from tasks.workspace import Workspace
 
-SITE_RECORDS: dict[str, type[Record]] = {
+SITE_RECORDS: dict[str, type[Update | Ratings | Verdict | Evaluation]] = {
     "update.json": Update,
     "ratings.json": Ratings,
     "verdict.json": Verdict,
@@ -24,7 +26,8 @@ SITE_RECORDS: dict[str, type[Record]] = {
 def keep_round(ws: Workspace, number: int) -> Versioned:
     """Version a round with DVC, push it, and mirror its files and the personal adapters to ``ws.federation``.
 
-    A site's record that cannot be read stays in the version and is left out of the mirror.
+    A site's record that cannot be read, or is not by that site about this round, stays in the version and is left out
+    of the mirror.
 
     Args:
         ws: the run.
@@ -41,7 +44,7 @@ def keep_round(ws: Workspace, number: int) -> Versioned:
     target = ws.rounds / f"{number:04d}"
     action: Action = "reused" if target.exists() else "done"
     try:
-        _mirror(ws.versions / "rounds" / target.name, target)
+        _mirror(ws.versions / "rounds" / target.name, target, lambda path: _is_answer(ws, number, path))
         _mirror_personal(ws, number)
     except OSError as error:
         what = f"cannot keep the files of round {number}: {error.strerror or error}"
@@ -50,13 +53,13 @@ def keep_round(ws: Workspace, number: int) -> Versioned:
     return versioned
 
 
-def _mirror(source: Path, target: Path) -> None:
+def _mirror(source: Path, target: Path, is_answer: Callable[[Path], bool]) -> None:
     """Copy a folder so that ``target`` is whole or absent."""
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(source, fresh, copy_function=shutil.copyfile)
     for path in fresh.glob("sites/*/*.json"):
-        if not _is_readable(path):
+        if not is_answer(path):
             path.unlink()
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
@@ -71,9 +74,13 @@ def _mirror_personal(ws: Workspace, number: int) -> None:
         shutil.copyfile(personal, folder / f"{personal.parts[-3]}.safetensors")
 
 
-def _is_readable(record: Path) -> bool:
+def _is_answer(ws: Workspace, number: int, path: Path) -> bool:
+    """Whether a file is a site's own record about this round."""
+    site = path.parent.name
+    place = site_round_prefix(site, number) + path.name
     try:
-        parse_record(record.read_bytes(), SITE_RECORDS[record.name], str(record), OF_SITE)
-    except (KeyError, PackageError):
+        data = ws.store.seals.opened(place, path.read_bytes())
+        record = parse_record(data, SITE_RECORDS[path.name], place, OF_SITE)
+    except (KeyError, PackageError, SignatureError):
         return False
-    return True
+    return (record.site, record.round) == (site, number)

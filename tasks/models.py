@@ -13,6 +13,7 @@ from model.factors import fold
 from model.package import unpack_adapter
 from tasks.compare import base_state, full_weights, train_alone
 from tasks.files import sha256_bytes
+from tasks.history import read_published
 from tasks.records import Close, FederationRecord, Step
 from tasks.weights import fold_steps
 from tasks.workspace import Workspace
@@ -76,9 +77,10 @@ def last_close(ws: Workspace) -> Close:
         RoundError: that round has not closed.
     """
     path = ws.rounds / f"{ws.params.federation.rounds:04d}" / "close.json"
-    if not path.exists():
+    close = read_published(path, Close)
+    if close is None:
         raise RoundError("the last round has not closed", str(path), "run the federate stage to its end")
-    return Close.model_validate_json(path.read_bytes())
+    return close
 
 
 def _global_weights(ws: Workspace, base: dict[str, Tensor]) -> dict[str, Tensor]:

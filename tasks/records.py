@@ -68,10 +68,13 @@ class Member(Record):
 
 
 class FederationRecord(Record):
-    """Who takes part, on which base."""
+    """Who takes part, on which base, by which keys and under which settings."""
 
     base: Base
     members: tuple[Member, ...]
+    hub: PublicIdentity | None = Field(None, description="None before it was published")
+    keys: dict[str, PublicIdentity] = Field({}, description="by member")
+    policies: Params | None = Field(None, description="the settings of the rounds that open from now on")
 
     def member(self, site: str) -> Member:
         """Find one site's entry.

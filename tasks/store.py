@@ -38,6 +38,7 @@ from model.errors import (
     StoreUnreachableError,
 )
 from tasks.files import sha256_bytes
+from tasks.seal import NoSeals, Seals
 from tasks.settings import Environment
 from tasks.trusted_ca import tls_mend
 
@@ -99,6 +100,7 @@ class Store:
         self.endpoint = _shown(env.s3_endpoint)
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.seals: Seals = NoSeals()
         self._region = env.s3_region
         self._client: Any = _client(env, _ATTEMPTS, _CONNECT_S, _READ_S)
         self._probe: Any = _client(env, _PROBE_ATTEMPTS, _PROBE_CONNECT_S, _PROBE_READ_S)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from botocore.httpsession import get_cert_path
 
+from tasks.files import write_atomic
+
 CA_FILE = "ca.crt"
 """In a machine's folder, in PEM: the CA of the store and of Prefect, where they have one of their own."""
 
@@ -22,6 +24,17 @@ def trust_ca(folder: Path) -> None:
     path = folder.absolute() / CA_FILE
     if path.exists():
         os.environ[_OURS] = str(path)
+
+
+def keep_ca(folder: Path) -> None:
+    """Copy the CA that ``CARDIOFED_CA_BUNDLE`` names into a machine's folder, where workers and cron find it.
+
+    Args:
+        folder: the machine's own; a CA that lies there already stays.
+    """
+    path, named = folder.absolute() / CA_FILE, os.environ.get(_OURS)
+    if named and not path.exists():
+        write_atomic(path, Path(named).read_bytes())
 
 
 def trusted_for_store() -> str:

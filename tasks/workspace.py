@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from model.errors import ConfigError
 from tasks.settings import Params, load_environment
 from tasks.store import Store
+from tasks.trust import with_seals
 from tasks.trusted_ca import trust_ca
 
 
@@ -29,8 +30,8 @@ class Workspace:
 
     @cached_property
     def store(self) -> Store:
-        """The object store named by the environment."""
-        return Store(load_environment())
+        """The object store named by the environment, with the keys in this folder."""
+        return with_seals(Store(load_environment()), self.root)
 
     @property
     def cohort(self) -> Path:

@@ -74,7 +74,8 @@ def sign_again(copy: Path, ws: Workspace) -> None:
     sha256 = line_sha256(lines[-1])
     signature = key.sign(head_statement(len(lines), sha256))
     head = Head(count=len(lines), sha256=sha256, hub=key.public, signature=signature)
-    (copy / audit_head_key()).write_bytes(json_bytes(head.model_dump(mode="json")))
+    data = json_bytes(head.model_dump(mode="json"))
+    (copy / audit_head_key()).write_bytes(ws.store.seals.sealed(audit_head_key(), data))
 
 
 def put_log(ws: Workspace, lines: list[bytes], start: int = 0) -> None:

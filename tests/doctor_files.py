@@ -22,9 +22,11 @@ from tasks.enrol import read_card
 from tasks.homes import HUB, Credentials, Home, enter_home, write_home
 from tasks.ledger import card_key, put_record, roster_key
 from tasks.pretrain import need_base
-from tasks.roster import Roster, gather
+from tasks.registered import Roster, SiteKey
+from tasks.roster import gather
 from tasks.small_cells import shareable
 from tasks.store import Store
+from tasks.trust import have_all_identities, pin_hub, with_seals
 from tasks.workspace import Workspace
 
 SITE, *OTHERS = SITES
@@ -32,7 +34,7 @@ SITE, *OTHERS = SITES
 
 @dataclass(frozen=True)
 class Federation:
-    """Folders of the hub and of one hospital, and the hub's view of the store; all hospitals have joined."""
+    """Folders of the hub and of one hospital, and the store with everybody's keys; all hospitals have joined."""
 
     hub: Path
     site: Path
@@ -88,9 +90,15 @@ def federation(
     settle(hub, home.model_copy(update={"name": HUB}), root)
     shutil.copytree(made / "base", hub / "base")
     shutil.copytree(made / "cohort" / SITE, site / "cohort" / SITE)
+    identities = have_all_identities(tmp_path / "all", SITES)
+    for name, folder in ((HUB, hub), (SITE, site)):
+        shutil.copytree(tmp_path / "all" / "keys" / name, folder, dirs_exist_ok=True)
+    pin_hub(site, identities[HUB])
+    with_seals(store, tmp_path / "all")
     ready = Federation(hub, site, store, root, home)
     ready.user()
-    put_record(store, roster_key(), Roster(sites=SITES))
+    keys = {name: (SiteKey(identity=identities[name], state="valid"),) for name in SITES}
+    put_record(store, roster_key(), Roster(sites=SITES, keys=keys))
     fewest = tiny_params().privacy.fewest
     for name in SITES:
         put_record(store, card_key(name), shareable(read_card(made / "cohort" / name), fewest))

@@ -27,6 +27,7 @@ from tasks.records import Close, Update
 from tasks.settings import Environment, Params, load_params
 from tasks.store import Store
 from tasks.train import train_site
+from tasks.trust import have_all_identities
 from tasks.workspace import Workspace, open_workspace
 
 SITES = ("hillcrest", "lakeside", "st-anna")
@@ -84,9 +85,10 @@ def template(factory: pytest.TempPathFactory) -> Path:
 
 
 def new_run(factory: pytest.TempPathFactory, root: Path, *overrides: str) -> Workspace:
-    """A fresh copy of the template under settings of one's own."""
+    """A fresh copy of the template under settings and with keys of its own."""
     shutil.copytree(template(factory), root)
     (root / "params.json").write_bytes(json_bytes(tiny_params(*overrides).model_dump(mode="json")))
+    have_all_identities(root, SITES)
     return open_workspace(root)
 
 

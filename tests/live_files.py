@@ -42,6 +42,7 @@ from tasks.ledger import contact_key, current_key, find_record, get_record, upda
 from tasks.records import Current
 from tasks.settings import Environment
 from tasks.store import Store
+from tasks.trust import with_seals
 
 T = TypeVar("T")
 
@@ -102,7 +103,8 @@ class Federation:
         home = read_home(self.root / HUB)
         own = Credentials.model_validate_json((self.root / HUB / "credentials.json").read_bytes())
         where = home.model_dump(include={"s3_endpoint", "s3_bucket", "s3_region"})
-        return Store(Environment(**where, s3_access_key=own.access_key, s3_secret_key=own.secret_key))
+        store = Store(Environment(**where, s3_access_key=own.access_key, s3_secret_key=own.secret_key))
+        return with_seals(store, self.root / HUB)
 
     def runs(self, number: int) -> dict[str, FlowRun]:
         """The runs of a round that Prefect knows, by name."""

@@ -6,20 +6,29 @@ import stat
 from pathlib import Path
 
 import pytest
-from doctor_files import Federation, federation
-from federation_files import write_hospitals
+from doctor_files import SITE, Federation, federation, findings
+from federation_files import delete, tiny_params, write_hospitals
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.invitations import dismiss_site, invite_site, user_by_hand, write_invitation
+from flows.invitations import (
+    dismiss_site,
+    invite_site,
+    revoke_site,
+    rotate_site,
+    user_by_hand,
+    write_invitation,
+)
 from infra.s3_users import S3User
-from model.errors import ConfigError, StoreDeniedError
+from model.errors import ConfigError, SignatureError, StoreDeniedError, TrustError
 from tasks.cases import SiteCard
 from tasks.homes import enter_home, read_home, read_invitation
-from tasks.join import join
-from tasks.ledger import card_key, get_record, update_key
+from tasks.identity import read_identity
+from tasks.join import enter, join, offer
+from tasks.keys import new_token
+from tasks.ledger import card_key, federation_key, get_record, key_key, update_key
 from tasks.open import open_round
-from tasks.records import Update
+from tasks.records import FederationRecord, Update
 from tasks.roster import read_roster
 from tasks.visits import absence_s
 
@@ -41,8 +50,8 @@ def test_an_invitation_is_all_that_a_hospital_needs_to_join(
     write_invitation(invite_site(federation.hub, NEW), file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     join(tmp_path / NEW, read_invitation(file), data, "acdc")
-    assert get_record(federation.store, card_key(NEW), SiteCard).site == NEW
     assert NEW in [member.site for member in open_round(federation.gather(), 1).members]
+    assert get_record(federation.store, card_key(NEW), SiteCard).site == NEW
 
 
 def test_a_hospital_without_prefect_takes_part_by_cron_with_the_store_alone(
@@ -126,3 +135,117 @@ def test_an_invitation_takes_no_file_that_is_there_and_leaves_the_old_secret_in_
     assert isinstance(CliRunner().invoke(app, command).exception, ConfigError)
     ws, _ = enter_home(tmp_path / NEW)
     assert ws.store.exists(card_key(NEW))
+
+
+def test_a_hospitals_key_is_registered_once_it_has_joined(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    join(tmp_path / NEW, invite_site(federation.hub, NEW), data, "acdc")
+    roster = read_roster(federation.gather())
+    own = read_identity(tmp_path / NEW).public
+    assert roster.identity(NEW) == own and NEW not in roster.refused
+    told = get_record(federation.store, federation_key(), FederationRecord)
+    assert told.keys[NEW] == own and told.hub == read_identity(federation.hub).public
+    assert told.policies == tiny_params()
+
+
+def test_an_invitation_works_once(federation: Federation, data: Path, tmp_path: Path) -> None:
+    invitation = invite_site(federation.hub, NEW)
+    join(tmp_path / NEW, invitation, data, "acdc")
+    federation.gather()
+    with pytest.raises(TrustError, match="this invitation was used"):
+        join(tmp_path / "thief", invitation, data, "acdc")
+    join(tmp_path / NEW, invitation, data, "acdc")  # the hospital itself may run it again
+    assert read_roster(federation.gather()).identity(NEW) == read_identity(tmp_path / NEW).public
+
+
+def test_a_key_that_is_offered_with_a_used_invitation_is_refused_and_shown(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    invitation = invite_site(federation.hub, NEW)
+    join(tmp_path / NEW, invitation, data, "acdc")
+    first = read_roster(federation.gather()).identity(NEW)
+    enter(tmp_path / "thief", invitation)
+    delete(federation.store, key_key(NEW))  # as one could who holds the store
+    offer(tmp_path / "thief", invitation)
+    roster = read_roster(federation.gather())
+    assert roster.identity(NEW) == first
+    assert "was used by" in roster.refused[NEW]
+    shown = findings(federation.hub)["registration"]
+    assert shown.level == "warning" and "was used by" in shown.said
+    assert findings(tmp_path / "thief")["registration"].level == "failed"
+
+
+def test_a_key_that_no_invitation_vouches_for_is_refused(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    forged = invite_site(federation.hub, NEW).model_copy(update={"token": new_token()})
+    join(tmp_path / NEW, forged, data, "acdc")
+    roster = read_roster(federation.gather())
+    assert roster.identity(NEW) is None and "is not vouched for" in roster.refused[NEW]
+
+
+def test_a_rotated_hospital_keeps_its_key_until_the_new_one_is_registered(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / NEW
+    join(folder, invite_site(federation.hub, NEW), data, "acdc")
+    old = read_roster(federation.gather()).identity(NEW)
+    again = rotate_site(federation.hub, NEW)
+    assert read_roster(federation.gather()).identity(NEW) == old
+    join(folder, again, data, "acdc")
+    new = read_identity(folder).public
+    assert new != old
+    join(folder, again, data, "acdc")
+    assert read_identity(folder).public == new
+    roster = read_roster(federation.gather())
+    assert roster.identity(NEW) == new and old is not None and roster.state(NEW, old) == "replaced"
+    assert {found.level for found in findings(folder).values()} == {"ok"}
+
+
+def test_a_key_that_is_rotated_now_ends_before_there_is_another(federation: Federation) -> None:
+    again = rotate_site(federation.hub, SITE, now=True)
+    assert again.replaces and read_roster(enter_home(federation.hub)[0]).identity(SITE) is None
+    with pytest.raises(SignatureError, match="registered no key"):
+        get_record(enter_home(federation.hub)[0].store, card_key(SITE), SiteCard)
+
+
+def test_a_revoked_hospital_is_out_at_once_and_comes_back_with_another_key_only(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / NEW
+    join(folder, invite_site(federation.hub, NEW), data, "acdc")
+    federation.gather()
+    revoke_site(federation.hub, NEW)
+    with pytest.raises(StoreDeniedError):
+        enter_home(folder)[0].store.get(card_key(NEW))
+    ws = federation.gather()
+    assert NEW not in [member.site for member in open_round(ws, 1).members]
+    with pytest.raises(SignatureError, match=f"has revoked the key of '{NEW}'"):
+        get_record(ws.store, card_key(NEW), SiteCard)
+    join(folder, invite_site(federation.hub, NEW).model_copy(update={"replaces": ""}), data, "acdc")
+    assert "was revoked" in read_roster(federation.gather()).refused[NEW]
+    join(folder, rotate_site(federation.hub, NEW), data, "acdc")
+    assert read_roster(federation.gather()).identity(NEW) == read_identity(folder).public
+
+
+def test_who_is_let_go_loses_the_user_of_the_store(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    join(tmp_path / NEW, invite_site(federation.hub, NEW), data, "acdc")
+    dismiss_site(federation.hub, NEW)
+    with pytest.raises(StoreDeniedError):
+        enter_home(tmp_path / NEW)[0].store.get(card_key(NEW))
+
+
+def test_an_invitation_of_another_hub_changes_nothing(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    invitation = invite_site(federation.hub, NEW)
+    join(tmp_path / NEW, invitation, data, "acdc")
+    before = (tmp_path / NEW / "home.json").read_bytes()
+    elsewhere = invitation.home.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"})
+    other = invitation.model_copy(update={"hub": read_identity(tmp_path / NEW).public, "home": elsewhere})
+    with pytest.raises(TrustError, match="this folder knows the hub as"):
+        join(tmp_path / NEW, other, data, "acdc")
+    assert (tmp_path / NEW / "home.json").read_bytes() == before

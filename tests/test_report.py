@@ -16,6 +16,7 @@ from report_files import (
     BASE,
     FULL_BYTES,
     SITES,
+    SOMEBODY,
     STEP_BYTES,
     all_cases,
     baseline,
@@ -33,6 +34,7 @@ from tasks.history import RoundHistory, read_history, round_status, traffic, val
 from tasks.overlays import heart_slices, render_overlays
 from tasks.records import model_sha256
 from tasks.report import COLUMNS, render_report, result_table, round_markdown, seen_words
+from tasks.seal import NOTHING_SEEN, seal
 from tasks.summary import (
     download_bytes,
     gain_table,
@@ -191,7 +193,7 @@ def test_history_holds_what_was_published_and_nothing_for_the_absent(history: li
 def test_a_malformed_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "0001" / "close.json"
     path.parent.mkdir()
-    path.write_text('{"round": 1}')
+    path.write_bytes(seal(SOMEBODY, "global/rounds/0001/close.json", NOTHING_SEEN, b'{"round": 1}'))
     with pytest.raises(PackageError, match="outcome") as caught:
         read_history(tmp_path)
     assert caught.value.where == str(path)

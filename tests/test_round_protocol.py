@@ -156,6 +156,7 @@ def test_a_round_leaves_exactly_the_keys_of_the_protocol(start: NewRun) -> None:
     assert set(objects(ws.store)) == {
         "global/federation.json",
         "global/current.json",
+        "global/roster.json",
         "hub/rounds/0001/senders.json",
         f"global/base/{plan.base.sha256}.safetensors",
         *(f"global/rounds/0001/{name}" for name in (*hub, *adapters)),

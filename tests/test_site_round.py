@@ -40,6 +40,7 @@ from tasks.site_round import VERBS, current_round, next_duty, take_part
 from tasks.standing import STEPS, round_standing
 from tasks.store import Store
 from tasks.train import train_site
+from tasks.trust import with_seals
 from tasks.visits import OVERDUE_S, leave_visit
 from tasks.workspace import Workspace
 
@@ -358,7 +359,7 @@ def test_hub_and_hospital_that_wait_ride_out_a_store_that_is_away(
     monkeypatch.setattr("tasks.contact.RENEWAL_S", 3600.0)
     trained(ws)
     port = "http://127.0.0.1:9"
-    away = Store(load_environment().model_copy(update={"s3_endpoint": port}))
+    away = with_seals(Store(load_environment().model_copy(update={"s3_endpoint": port})), ws.root)
     here = ws.store
     naps: list[float] = []
 

@@ -11,7 +11,7 @@ from tasks.audit.log import Log
 from tasks.audit.site_facts import facts_of_keys
 from tasks.ledger import FEDERATION, card_key, get_record, roster_key
 from tasks.records import FederationRecord
-from tasks.roster import Roster
+from tasks.registered import Roster
 from tasks.store import Store
 
 

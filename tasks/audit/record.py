@@ -65,9 +65,10 @@ def append_missing(ws: Workspace, number: int, more: Sequence[Fact] = (), thorou
             told.add(fact.identity)
             facts.append(fact)
     if facts:
-        append(ws.store, ws.hub_home, hub_key(ws), log, facts)
+        log = append(ws.store, ws.hub_home, hub_key(ws), log, facts)
     elif log.signed < log.count:
         sign(ws.store, hub_key(ws), log)
+    ws.store.seals.saw(log.count, log.sha256)
     return len(facts)
 
 

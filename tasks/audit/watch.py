@@ -64,6 +64,7 @@ def watch(store: Store, home: Path) -> Seen | None:
         if seen is not None:
             _follow(store, seen, now)
         write_atomic(home / SEEN_FILE, json_bytes(now.model_dump(mode="json")))
+    store.seals.saw(now.count, now.sha256)
     return now
 
 

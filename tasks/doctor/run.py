@@ -10,6 +10,7 @@ from tasks.doctor.clock import clock
 from tasks.doctor.data import announced_card, case_table, images
 from tasks.doctor.finding import Finding
 from tasks.doctor.folder import kept_secret, whole_folder
+from tasks.doctor.identity import hub_registration, own_identity, site_registration
 from tasks.doctor.machine import disk_space, gpu, memory
 from tasks.doctor.storage import answers, foreign_keys, own_keys
 from tasks.doctor.tls import store_certificate
@@ -22,8 +23,8 @@ Check = Callable[[Workspace, Home], Finding]
 
 LADDER: Sequence[Check] = (answers, store_certificate, clock, own_keys)
 """Of the store: where one fails, the next ones would only say it again."""
-OF_HUB: Sequence[Check] = (hub_base, same_versions)
-OF_SITE: Sequence[Check] = (foreign_keys, announced_card, site_base, same_versions)
+OF_HUB: Sequence[Check] = (hub_registration, hub_base, same_versions)
+OF_SITE: Sequence[Check] = (foreign_keys, site_registration, announced_card, site_base, same_versions)
 
 
 def examine(folder: Path, every_image: bool = True) -> list[Finding]:
@@ -42,11 +43,17 @@ def examine(folder: Path, every_image: bool = True) -> list[Finding]:
     if whole.level == "failed":
         return [whole]
     ws, home = enter_home(folder)
-    local = [kept_secret(folder), disk_space(folder), memory(), gpu()]
+    keys = own_identity(folder, home)
+    local = [kept_secret(folder), keys, disk_space(folder), memory(), gpu()]
     if home.name != HUB:
         local.append(case_table(ws, home))
         if every_image and local[-1].level == "ok":
             local.append(images(ws, home))
+    if keys.level == "failed":
+        left_out = Finding(
+            "further", "warning", "the checks of the store were left out", f"mend '{keys.check}' first"
+        )
+        return [whole, *local, left_out]
     return [whole, *local, *_of_store(ws, home)]
 
 

@@ -17,9 +17,12 @@ from model.errors import (
     PackageError,
     PassportError,
     RoundError,
+    SignatureError,
     StoreUnreachableError,
+    UnreadableError,
 )
 from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
+from tasks.history import read_published
 from tasks.ledger import close_key, find_record, get_record, plan_key
 from tasks.models import mirrored_step
 from tasks.records import Base, Close, Plan, Record, Step
@@ -70,7 +73,8 @@ class Shelf:
         mirrored, kept = self.ws.rounds / f"{number:04d}", self.home / "closed" / f"{number:04d}"
         for folder in (mirrored, kept):
             if (folder / CLOSE).exists():
-                plan, close = _parse(folder / PLAN, Plan), _parse(folder / CLOSE, Close)
+                read = _unsealed if folder == mirrored else _parse
+                plan, close = read(folder / PLAN, Plan), read(folder / CLOSE, Close)
                 announced = sha256_file(folder / PLAN) if folder == mirrored else close.plan_sha256
                 _check_pair(number, plan, close, announced, str(folder))
                 return plan, close
@@ -122,6 +126,16 @@ class Shelf:
         if not here:
             raise RoundError("there is no model yet: no round has closed", str(self.ws.root), NO_MODEL)
         return max(here)
+
+
+def _unsealed(path: Path, kind: type[R]) -> R:
+    try:
+        record = read_published(path, kind)
+    except (PackageError, SignatureError, UnreadableError) as error:
+        raise PassportError(error.what, str(path), error.mend) from error
+    if record is None:
+        raise PassportError(f"no {kind.__name__}", str(path), "version the round again")
+    return record
 
 
 def _parse(path: Path, kind: type[R]) -> R:

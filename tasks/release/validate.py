@@ -17,6 +17,7 @@ from tasks.adapt import predictor
 from tasks.enrol import prepared_sites
 from tasks.evaluate import evaluate_cases, load_cases
 from tasks.files import sha256_bytes
+from tasks.history import read_published
 from tasks.records import Base, Close, Plan, Step, model_sha256
 from tasks.release.judge import CANDIDATE, RELEASED
 from tasks.release.records import Model
@@ -35,15 +36,14 @@ def round_records(ws: Workspace, number: int) -> tuple[Plan, Close]:
         Its plan and its close.
 
     Raises:
+        SignatureError: a file's bytes are not those that its seal vouches for.
         RoundError: it has not closed, or failed, so that there is no model of it.
     """
     folder = ws.rounds / f"{number:04d}"
-    try:
-        plan = Plan.model_validate_json((folder / "plan.json").read_bytes())
-        close = Close.model_validate_json((folder / "close.json").read_bytes())
-    except OSError as error:
+    plan, close = read_published(folder / "plan.json", Plan), read_published(folder / "close.json", Close)
+    if plan is None or close is None:
         mend = "release a round that has closed and was versioned"
-        raise RoundError(f"round {number} has not closed", str(folder), mend) from error
+        raise RoundError(f"round {number} has not closed", str(folder), mend)
     if close.outcome == "failed":
         mend = "release an earlier round, or run this one again"
         raise RoundError(f"round {number} failed and has no model: {close.reason}", str(folder), mend)

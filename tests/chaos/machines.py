@@ -28,6 +28,7 @@ from tasks.ledger import find_record, over_key
 from tasks.next_round import Over
 from tasks.settings import Params
 from tasks.store import Store
+from tasks.trust import with_seals
 
 NAME = "chaos"
 PROGRAM = str(Path(sys.executable).parent / "cardiofed")
@@ -160,7 +161,7 @@ class Federation:
         for machine in self.machines.values():
             machine.point()
         server = start_s3(self.root / "store", keep=True)
-        self.store = Store(server.environment())
+        self.store = with_seals(Store(server.environment()), self.root / "hub")
 
     @property
     def root(self) -> Path:

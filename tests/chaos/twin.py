@@ -14,6 +14,7 @@ from tasks.adapt import adapt_site
 from tasks.files import json_bytes
 from tasks.store import Store
 from tasks.train import train_site
+from tasks.trust import with_seals
 from tasks.workspace import Workspace, open_workspace
 
 
@@ -30,7 +31,7 @@ def make_twin(federation: Federation, root: Path, store: Store) -> Workspace:
     shutil.copytree(federation.root / "hub" / "base", root / "base")
     (root / "params.json").write_bytes(json_bytes(chaos_params().model_dump(mode="json")))
     ws = open_workspace(root)
-    ws.__dict__["store"] = store  # in place of the one that the environment names
+    ws.__dict__["store"] = with_seals(store, root)  # in place of the one that the environment names
     return found(ws)
 
 

@@ -48,7 +48,7 @@ class Admission:
         assert get_record(store, plan_key(1), Plan).round == 1
         self._update = store.get(update_key(FAULTY, 1))
         self._adapter = store.get(adapter_key(FAULTY, 1))
-        self._record = self._update[self._update.index(b"{") :]  # a signature stands before it
+        self._record = self._update[self._update.index(b"{") :]  # its seal stands before it
 
     def send(self, draw: Random) -> None:
         """A damaged package that is announced correctly, or a damaged announcement, signed if need be."""
@@ -59,8 +59,8 @@ class Admission:
         if draw.random() < 0.5:
             replace_update(self._ws, FAULTY, damage_package(draw, self._adapter))
         else:
-            data, seal = damage_json(draw, self._record), getattr(store, "seal", None)
-            store.put(update_key(FAULTY, 1), seal.close(update_key(FAULTY, 1), data) if seal else data)
+            data = damage_json(draw, self._record)
+            store.put(update_key(FAULTY, 1), store.seals.sealed(update_key(FAULTY, 1), data))
 
     def admit(self, _sent: None, _draw: Random) -> str:
         """Admit what is there; the others are in, and the reason can be shown to anybody."""

@@ -31,11 +31,22 @@ from tasks.enrol import members_of
 from tasks.files import json_bytes
 from tasks.homes import Home, Invitation, enter_home, read_invitation
 from tasks.join import enter
+from tasks.keys import new_token
 from tasks.ledger import checked_name
 from tasks.limits import REASON_LETTERS, explain, is_sound, limits_of, parse_record
 from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
-from tasks.records import Candidates, Close, Evaluation, MergeRecord, Plan, Ratings, Update, Verdict
+from tasks.records import (
+    Candidates,
+    Close,
+    Evaluation,
+    MergeRecord,
+    Plan,
+    PublicIdentity,
+    Ratings,
+    Update,
+    Verdict,
+)
 from tasks.unpack import open_package
 
 from .mutate import damage_json, damage_package
@@ -189,7 +200,15 @@ def read_and_enter(folder: Path, draw: Random) -> str:
 def invitation_seed() -> bytes:
     """A valid invitation."""
     home = Home(name=SITE, s3_endpoint="http://127.0.0.1:9000", prefect_api_url="http://127.0.0.1:4200/api")
-    invitation = Invitation(home=home, access_key="anna", secret_key="s" * 32, params=files.PARAMS)
+    age = "age1c8hqjw0kkkz9lhyapg6cx79eyfxawwfhmff4yvgzmrye05cwp5uqrrnwdz"
+    invitation = Invitation(
+        home=home,
+        access_key="anna",
+        secret_key="s" * 32,
+        params=files.PARAMS,
+        hub=PublicIdentity(sign=files.SOMEBODY.public, age=age),
+        token=new_token(),
+    )
     return json_bytes(invitation.model_dump(mode="json"))
 
 
