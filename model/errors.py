@@ -26,7 +26,8 @@ CardiofedError                1
 ├── TrustError                9  something is not what its author made, or its author is nobody we know
     ├── AuditError               the audit log lacks an entry, or holds one that was changed
 │   ├── SignatureError           no signature, a wrong one, or one for another place
-│   └── KeyFileError             a private key that is missing, open to others, or locked
+│   ├── KeyFileError             a private key that is missing, open to others, or locked
+│   └── DecryptionError          encrypted for other keys than we have, or changed since
 └── ReleaseRefusedError      10  a model would serve some patients worse than the one in use
 """
 
@@ -173,6 +174,10 @@ class SignatureError(TrustError):
 
 class KeyFileError(TrustError):
     """A private key is missing, open to others, locked, or no key at all."""
+
+
+class DecryptionError(TrustError):
+    """Something was encrypted for other keys than we have, or changed since."""
 
 
 class ReleaseRefusedError(CardiofedError):

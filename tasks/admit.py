@@ -6,17 +6,26 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from model.assign import assign_raters
-from model.errors import IntegrityError, ObjectMissingError, PackageError, PassportError, SignatureError
+from model.errors import (
+    DecryptionError,
+    IntegrityError,
+    ObjectMissingError,
+    PackageError,
+    PassportError,
+    SignatureError,
+)
 from model.network import build_net
 from model.package import PackageView
-from model.padding import common_length, pad
+from model.padding import common_length
 from model.seeds import derive_generator
 from tasks.bank import Bank, Opened
 from tasks.events import log_event
+from tasks.files import sha256_bytes
 from tasks.ledger import (
     adapter_key,
     candidate_key,
@@ -29,8 +38,10 @@ from tasks.ledger import (
     update_key,
 )
 from tasks.limits import REASON_LETTERS, explain
+from tasks.payloads import get_payload, require_sealed, sealed_limit, unwrap, wrap_alike
 from tasks.quorum import lacks_updates
 from tasks.records import Candidate, Candidates, Plan, Refusal, Senders, Update
+from tasks.trust import HUB
 from tasks.unpack import open_package
 from tasks.workspace import Workspace
 
@@ -88,20 +99,24 @@ def admit_updates(ws: Workspace, number: int) -> Candidates:
         updates={blind: passports[site] for site, blind in ids.items()},
     )
     put_record(ws.store, senders_key(number), senders)
-    candidates = _republish(ws, senders, {blind: payloads[site] for site, blind in ids.items()})
     nonce = secrets.token_hex(8)
+    listed = [
+        Candidate(id=ids[s], sha256=update.adapter_sha256, n_bytes=0) for s, update in passports.items()
+    ]
+    assigned = assign_candidates(plan, now.sha256, listed, nonce)
+    envelope = _Envelope(ws, plan, senders, assigned)
     record = Candidates(
         round=number,
         plan_sha256=now.sha256,
-        candidates=candidates,
+        candidates=envelope.publish({ids[site]: data for site, data in payloads.items()}),
         nonce=nonce,
-        assigned=assign_candidates(plan, now.sha256, candidates, nonce),
+        assigned=assigned,
         quarantined=tuple(quarantined),
         missing=tuple(missing),
     )
     put_record(ws.store, candidates_key(number), record)
     late = sum(update.round < number for update in passports.values())
-    counts = {"admitted": len(candidates), "late": late, "quarantined": len(quarantined)}
+    counts = {"admitted": len(record.candidates), "late": late, "quarantined": len(quarantined)}
     log_event(ws.hub_home, "admit", number, "done", **counts)
     return record
 
@@ -164,10 +179,13 @@ def _heal(ws: Workspace, plan: Plan, record: Candidates) -> None:
     if not lost:
         return
     senders = get_record(ws.store, senders_key(plan.round), Senders)
+    envelope, limit = (
+        _Envelope(ws, plan, senders, record.assigned),
+        sealed_limit(plan.params.package.max_bytes),
+    )
     for c in lost:
-        update = senders.updates[c.id]
-        data = ws.store.get(adapter_key(update.site, update.round), c.sha256, plan.params.package.max_bytes)
-        _put_candidate(ws, senders, c.id, data)
+        sent = adapter_key(senders.updates[c.id].site, senders.updates[c.id].round)
+        envelope.publish({c.id: get_payload(ws.store, sent, c.sha256, HUB, limit)})
 
 
 def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -185,13 +203,25 @@ def _admissible(
     try:
         update = get_record(ws.store, update_key(site, number), Update)
         check_passport(update, answered.plan, answered.sha256, site)
-        limit = plan.params.package.max_bytes
-        data = ws.store.get(adapter_key(site, number), update.adapter_sha256, limit)
-    except (IntegrityError, ObjectMissingError, SignatureError) as e:
+        data = _download(ws, plan, update)
+    except (IntegrityError, ObjectMissingError, SignatureError, DecryptionError) as e:
         raise PackageError(f"the update cannot be read: {e.what}", e.where, e.mend) from e
     open_package(data, shapes, plan.params.merge.rank_max)
     _check_announced(update, data)
     return update, data
+
+
+def _download(ws: Workspace, plan: Plan, update: Update) -> bytes:
+    """The announced package; sizes are bounded before anything is downloaded, and again after it is decrypted."""
+    key, limit = adapter_key(update.site, update.round), plan.params.package.max_bytes
+    if not plan.params.privacy.encrypt:
+        return ws.store.get(key, update.adapter_sha256, limit)
+    sealed = ws.store.get(key, max_bytes=sealed_limit(limit))
+    require_sealed(sealed, key)
+    data = unwrap(ws.store, key, sealed, HUB)
+    if len(data) > limit or sha256_bytes(data) != update.adapter_sha256:
+        raise IntegrityError("what was encrypted is not the announced package", key, "send it again")
+    return data
 
 
 def check_passport(update: Update, plan: Plan, plan_sha256: str, site: str) -> None:
@@ -249,16 +279,38 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def _republish(ws: Workspace, senders: Senders, payloads: Mapping[str, bytes]) -> tuple[Candidate, ...]:
-    """Write the candidates in the order of their blind ids: the times in the store say nothing either."""
-    return tuple(_put_candidate(ws, senders, blind, payloads[blind]) for blind in sorted(payloads))
+@dataclass(frozen=True)
+class _Envelope:
+    """How the candidates of a round are published: all of one size, each for the hub and its raters alone."""
 
+    ws: Workspace
+    plan: Plan
+    senders: Senders
+    assigned: Mapping[str, Sequence[str]]
 
-def _put_candidate(ws: Workspace, senders: Senders, blind: str, payload: bytes) -> Candidate:
-    padded = pad(payload, common_length(update.adapter_bytes for update in senders.updates.values()))
-    sha256 = senders.updates[blind].adapter_sha256
-    ws.store.put(candidate_key(blind, senders.round), padded, payload=sha256)
-    return Candidate(id=blind, sha256=sha256, n_bytes=len(padded))
+    def publish(self, payloads: Mapping[str, bytes]) -> tuple[Candidate, ...]:
+        """Write candidates in the order of their blind ids: the times in the store say nothing either."""
+        return tuple(self._put(blind, payloads[blind]) for blind in sorted(payloads))
+
+    def _put(self, blind: str, payload: bytes) -> Candidate:
+        updates, readers = self.senders.updates, self._readers()
+        length = common_length(update.adapter_bytes for update in updates.values())
+        data = wrap_alike(
+            self.ws.store, payload, readers[blind], length, max(len(names) for names in readers.values())
+        )
+        sha256 = updates[blind].adapter_sha256
+        self.ws.store.put(candidate_key(blind, self.plan.round), data, payload=sha256)
+        return Candidate(id=blind, sha256=sha256, n_bytes=len(data))
+
+    def _readers(self) -> dict[str, list[str]]:
+        """Blind id → who may read it; nobody in particular where nothing is encrypted."""
+        updates = self.senders.updates
+        if not self.plan.params.privacy.encrypt:
+            return {blind: [] for blind in updates}
+        return {
+            blind: [HUB, *(updates[rater].site for rater, rated in self.assigned.items() if blind in rated)]
+            for blind in updates
+        }
 
 
 def _secret(ws: Workspace, now: Opened) -> str:

@@ -243,6 +243,16 @@ def audit_head_key() -> str:
     return f"{AUDIT}head.json"
 
 
+def hub_keys_key() -> str:
+    """The keys of published steps and who has them, encrypted to the hub."""
+    return "hub/keys.age"
+
+
+def site_keys_key(site: str) -> str:
+    """The keys of published steps, encrypted to a site."""
+    return f"global/keys/{checked_name(site)}.age"
+
+
 def current_key() -> str:
     """The round that was opened last; sites that may not list find it here."""
     return "global/current.json"

@@ -17,6 +17,7 @@ from tasks.events import log_event
 from tasks.files import sha256_bytes
 from tasks.leave_out import Ingredients
 from tasks.ledger import (
+    candidate_key,
     candidates_key,
     close_key,
     find_record,
@@ -29,12 +30,15 @@ from tasks.ledger import (
     rest_key,
 )
 from tasks.packing import Parcel, pack_parcel
+from tasks.payloads import get_payload, wrap
 from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
 from tasks.receipts import Judgement, Sender, write_receipts
 from tasks.records import Candidate, Candidates, Close, MergeRecord, Plan, Ratings, Receipt, Step
 from tasks.registered import registered
-from tasks.weights import read_candidate
+from tasks.sealed_box import seal_for
+from tasks.step_keys import current_step_key
+from tasks.trust import HUB
 from tasks.workspace import Workspace
 
 _MEND = "retry the failed sites, then run the round again: what is done is kept"
@@ -89,7 +93,7 @@ def merge_updates(ws: Workspace, number: int) -> MergeRecord:
         merged_sha256=sha256_bytes(parcel.data),
         merged_bytes=len(parcel.data),
         cut_energy=round(1 - parcel.kept, 6),
-        rest_sha256=_put_parcel(ws, number, parcel),
+        rest_sha256=_put_parcel(ws, number, parcel, plan.params.privacy.encrypt),
     )
     put_record(ws.store, merge_key(number), record)
     log_event(ws.hub_home, "merge", number, "done", updates=len(admitted), merged_bytes=record.merged_bytes)
@@ -182,16 +186,25 @@ def _carry_after(ws: Workspace, steps: Sequence[Step]) -> dict[str, Factors]:
     rest_sha256 = get_record(ws.store, merge_key(last.round), MergeRecord).rest_sha256
     parts: list[tuple[float, Adapter]] = []
     if rest_sha256 is not None:
-        parts.append((last.fraction, unpack_adapter(ws.store.get(rest_key(last.round), rest_sha256))))
+        parts.append(
+            (last.fraction, unpack_adapter(get_payload(ws.store, rest_key(last.round), rest_sha256, HUB)))
+        )
     if last.fraction < 1:
         parts.append((1 - last.fraction, _carry_after(ws, before)))
     return sum_adapters(parts)
 
 
-def _put_parcel(ws: Workspace, number: int, parcel: Parcel) -> str | None:
-    """Write the step and, where there is one, its rest; returns the rest's hash."""
-    ws.store.put(merged_key(number), parcel.data)
-    return ws.store.put(rest_key(number), pack_adapter(parcel.rest, "fp32")) if parcel.rest else None
+def _put_parcel(ws: Workspace, number: int, parcel: Parcel, encrypt: bool) -> str | None:
+    """Write the step for all members and, where there is one, its rest for the hub; returns the rest's hash."""
+    step = parcel.data
+    if encrypt:
+        step = seal_for(step, [current_step_key(ws.store, ws.store.seals.private_key(HUB))])
+    ws.store.put(merged_key(number), step, payload=sha256_bytes(parcel.data))
+    if not parcel.rest:
+        return None
+    rest = pack_adapter(parcel.rest, "fp32")
+    ws.store.put(rest_key(number), wrap(ws.store, rest, [HUB] if encrypt else []), payload=sha256_bytes(rest))
+    return sha256_bytes(rest)
 
 
 def _is_closed(ws: Workspace, number: int) -> bool:
@@ -226,7 +239,9 @@ def _admitted(ws: Workspace, plan: Plan, candidates: Candidates) -> dict[str, _A
             voice=voices[c.id],
             train_slices=plans[voices[c.id].update.round].member(voices[c.id].update.site).train_slices,
             candidate=c,
-            adapter=unpack_adapter(read_candidate(ws.store, plan.round, c)),
+            adapter=unpack_adapter(
+                get_payload(ws.store, candidate_key(c.id, plan.round), c.sha256, HUB, c.n_bytes)
+            ),
         )
         for c in sorted(
             (c for c in candidates.candidates if c.id in voices), key=lambda c: voices[c.id].update.site

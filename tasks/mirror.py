@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from model.errors import DiskError, PackageError, SignatureError
 from tasks.events import Action, log_event
-from tasks.ledger import site_round_prefix
+from tasks.ledger import merged_key, site_round_prefix
 from tasks.limits import OF_SITE, parse_record
+from tasks.payloads import unwrap
 from tasks.records import Evaluation, Ratings, Update, Verdict
 from tasks.settings import load_environment
+from tasks.trust import HUB
 from tasks.version import Versioned, version_round
 from tasks.workspace import Workspace
 
@@ -44,7 +45,7 @@ def keep_round(ws: Workspace, number: int) -> Versioned:
     target = ws.rounds / f"{number:04d}"
     action: Action = "reused" if target.exists() else "done"
     try:
-        _mirror(ws.versions / "rounds" / target.name, target, lambda path: _is_answer(ws, number, path))
+        _mirror(ws, number, ws.versions / "rounds" / target.name, target)
         _mirror_personal(ws, number)
     except OSError as error:
         what = f"cannot keep the files of round {number}: {error.strerror or error}"
@@ -53,14 +54,17 @@ def keep_round(ws: Workspace, number: int) -> Versioned:
     return versioned
 
 
-def _mirror(source: Path, target: Path, is_answer: Callable[[Path], bool]) -> None:
-    """Copy a folder so that ``target`` is whole or absent."""
+def _mirror(ws: Workspace, number: int, source: Path, target: Path) -> None:
+    """Copy a folder so that ``target`` is whole or absent, with the merged step in the clear."""
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(source, fresh, copy_function=shutil.copyfile)
     for path in fresh.glob("sites/*/*.json"):
-        if not is_answer(path):
+        if not _is_answer(ws, number, path):
             path.unlink()
+    step = fresh / "merged.safetensors"
+    if step.exists():
+        step.write_bytes(unwrap(ws.store, merged_key(number), step.read_bytes(), HUB))
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
 

@@ -9,6 +9,8 @@ from tasks.enrol import refuse_foreign
 from tasks.events import log_event
 from tasks.ledger import FEDERATION, close_key, current_key, find_record, get_record, plan_key, put_record
 from tasks.records import Close, Current, FederationRecord, Plan
+from tasks.step_keys import deliver_step_keys
+from tasks.trust import HUB
 from tasks.workspace import Workspace
 
 
@@ -34,6 +36,8 @@ def open_round(ws: Workspace, number: int) -> Plan:
         log_event(ws.hub_home, "open", number, "reused")
         return found
     previous = _previous_close(ws, number)
+    if ws.params.privacy.encrypt:
+        _deliver_keys(ws, federation)
     plan = Plan(
         round=number,
         base=federation.base,
@@ -46,6 +50,13 @@ def open_round(ws: Workspace, number: int) -> Plan:
     _point_at(ws, number)
     log_event(ws.hub_home, "open", number, "done")
     return plan
+
+
+def _deliver_keys(ws: Workspace, federation: FederationRecord) -> None:
+    """Let every member read the steps that were published and those to come."""
+    seals = ws.store.seals
+    members = {member.site: seals.public_key(member.site) for member in federation.members}
+    deliver_step_keys(ws.store, seals.private_key(HUB), members)
 
 
 def _point_at(ws: Workspace, number: int) -> None:

@@ -17,6 +17,7 @@ from tasks.answers import find_answer
 from tasks.bank import own_candidates
 from tasks.events import log_event
 from tasks.ledger import (
+    candidate_key,
     candidates_key,
     get_record,
     plan_key,
@@ -25,7 +26,7 @@ from tasks.ledger import (
 )
 from tasks.records import Aspect, Candidate, Candidates, Estimate, Plan, Rating, Ratings
 from tasks.slices import load_slices
-from tasks.weights import fetch_candidate, load_net, round_weights
+from tasks.weights import fetch, load_net, round_weights
 from tasks.workspace import Workspace
 
 
@@ -156,7 +157,7 @@ def _rate(
     before = panel.scores(start)
     ratings = {}
     for c in assigned:
-        data = fetch_candidate(ws.store, plan.round, c, home)
+        data = fetch(ws.store, candidate_key(c.id, plan.round), c.sha256, home, c.n_bytes)
         after = panel.scores(fold(start, unpack_adapter(data)))
         ratings[c.id] = _rating(before, after, panel.panel.case, digits)
     return mean_or_none(before.nanmean(1), digits), ratings

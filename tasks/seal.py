@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
+from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+
 from model.errors import SignatureError, TrustError
 from tasks.keys import Key, fingerprint, verify
 
@@ -33,6 +35,12 @@ class Seals(Protocol):
     def opened(self, place: str, data: bytes) -> bytes:
         """The record in what stood at ``place``, once its seal has been checked."""
 
+    def private_key(self, name: str) -> AgeKey:
+        """The key that opens what was encrypted to hub or hospital."""
+
+    def public_key(self, name: str) -> str:
+        """The key that is encrypted to, ``age1…``, of hub or hospital."""
+
     def saw(self, count: int, sha256: str) -> None:
         """The audit log has so many entries, the last with this hash; what is sealed from now on says so."""
 
@@ -47,6 +55,14 @@ class NoSeals:
     def opened(self, place: str, data: bytes) -> bytes:
         """See :class:`Seals`."""
         _refuse(place)
+
+    def private_key(self, name: str) -> AgeKey:
+        """See :class:`Seals`."""
+        _refuse(name)
+
+    def public_key(self, name: str) -> str:
+        """See :class:`Seals`."""
+        _refuse(name)
 
     def saw(self, count: int, sha256: str) -> None:
         """See :class:`Seals`."""

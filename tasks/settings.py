@@ -178,6 +178,9 @@ class Privacy(_Section):
     fewest: int = Field(
         5, ge=1, description="patients below which a count or an aggregate is withheld from others; 1: never"
     )
+    encrypt: bool = Field(
+        False, description="whether adapters, candidates and steps are encrypted in the store"
+    )
     dp: Dp | None = Field(None, description="noise on every update; None for none")
 
 

@@ -186,7 +186,7 @@ def _has_rated(ws: Workspace, number: int, site: str) -> bool:
 def _has_judged(ws: Workspace, number: int, site: str) -> bool:
     """By the hash that the store tells of the step; its record grows with the number of sites."""
     verdict = find_answer(ws.store, verdict_key(site, number), Verdict)
-    return verdict is not None and verdict.merged_sha256 == ws.store.sha256_of(merged_key(number))
+    return verdict is not None and verdict.merged_sha256 == ws.store.payload_of(merged_key(number))
 
 
 def _has_adapted(ws: Workspace, plan: Plan, close: Close, site: str) -> bool:

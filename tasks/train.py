@@ -25,10 +25,12 @@ from tasks.events import log_event
 from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
 from tasks.ledger import adapter_key, get_record, plan_key, put_record, update_key
 from tasks.packing import Parcel, pack_parcel
+from tasks.payloads import wrap
 from tasks.records import Member, Plan, Update
 from tasks.settings import Params
 from tasks.slices import Slices, load_slices
 from tasks.spending import add_noise, read_book, spending, write_book
+from tasks.trust import HUB
 from tasks.weights import load_net, round_weights
 from tasks.workspace import Workspace
 
@@ -57,14 +59,14 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
     card = read_card(ws.data_home(site))
     found = find_answer(ws.store, update_key(site, number), Update)
     same = found and (found.plan_sha256, found.dataset_md5) == (plan_sha256, card.dataset_md5)
-    if found and same and _restore(ws, found):
+    if found and same and _restore(ws, plan, found):
         log_event(home, "train", number, "reused")
         return found
     if (drawn := _drawn(ws, site, number)) and (drawn.plan_sha256, drawn.dataset_md5) == (
         plan_sha256,
         card.dataset_md5,
     ):
-        _upload(ws, drawn, _kept(ws, site, number).read_bytes())
+        _upload(ws, plan, drawn, _kept(ws, site, number).read_bytes())
         return drawn
     started = time.monotonic()
     member = plan.member(site)
@@ -98,7 +100,7 @@ def train_site(ws: Workspace, number: int, site: str) -> Update:
         seconds=round(time.monotonic() - started, 1),
     )
     _keep(ws, update, parcel)
-    _upload(ws, update, parcel.data)
+    _upload(ws, plan, update, parcel.data)
     return update
 
 
@@ -188,14 +190,14 @@ def _train(
     return read_adapter(net, start, spec), tuple(round(loss, digits) for loss in training.curve)
 
 
-def _restore(ws: Workspace, update: Update) -> bool:
+def _restore(ws: Workspace, plan: Plan, update: Update) -> bool:
     """Upload what the store has lost again from the site's own copy; False when that does not fit either."""
     key, kept = adapter_key(update.site, update.round), _kept(ws, update.site, update.round)
-    if ws.store.sha256_of(key) == update.adapter_sha256:
+    if ws.store.payload_of(key) == update.adapter_sha256:
         return True
     if not kept.exists() or sha256_file(kept) != update.adapter_sha256:
         return False
-    ws.store.put(key, kept.read_bytes())
+    _put_adapter(ws, plan, update, kept.read_bytes())
     return True
 
 
@@ -248,18 +250,27 @@ def _keep(ws: Workspace, update: Update, parcel: Parcel) -> None:
         write_atomic(_draft(ws, site, number), json_bytes(update.model_dump(mode="json")))
 
 
-def _upload(ws: Workspace, update: Update, data: bytes) -> None:
+def _upload(ws: Workspace, plan: Plan, update: Update, data: bytes) -> None:
     """Enter what the update spends, upload, announce, in this order."""
     home, site, number = ws.site_home(update.site), update.site, update.round
     if update.spent:
         book = read_book(home, ws.store, site, number)
         write_book(home, {**book, update.adapter_sha256: update.spent.noise})
-    ws.store.put(adapter_key(site, number), data)
+    _put_adapter(ws, plan, update, data)
     put_record(ws.store, update_key(site, number), update)
     announced = _kept(ws, site, number).with_suffix(".json")
     write_atomic(announced, json_bytes(update.model_dump(mode="json")))
     (home / "training.safetensors").unlink(missing_ok=True)
     log_event(home, "train", number, "done", seconds=update.seconds, sent_bytes=len(data))
+
+
+def _put_adapter(ws: Workspace, plan: Plan, update: Update, data: bytes) -> None:
+    """Upload for the hub and the site itself; what is there already, for them and of these bytes, stays."""
+    key, readers = adapter_key(update.site, update.round), [HUB, update.site]
+    if not plan.params.privacy.encrypt:
+        ws.store.put(key, data)
+    elif ws.store.payload_of(key) != update.adapter_sha256:
+        ws.store.put(key, wrap(ws.store, data, readers), payload=update.adapter_sha256)
 
 
 def _draft(ws: Workspace, site: str, number: int) -> Path:

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+
 from model.errors import KeyFileError, SignatureError, TrustError
 from tasks.files import json_bytes, write_atomic
 from tasks.identity import SIGN_FILE, Identity, have_identity, read_identity
@@ -158,6 +160,33 @@ class Trust:
             sha256: of the last.
         """
         self.position = f"{count}:{sha256}" if count else NOTHING_SEEN
+
+    def private_key(self, name: str) -> AgeKey:
+        """The key that opens what was encrypted to hub or hospital; :class:`~model.errors.KeyFileError` without it."""
+        return self._identity(name).age
+
+    def public_key(self, name: str) -> str:
+        """The age key that hub or hospital is written to.
+
+        Args:
+            name: of a hospital, or ``hub``.
+
+        Returns:
+            ``age1…``.
+
+        Raises:
+            KeyFileError: it is not known here.
+        """
+        pinned = pinned_hub(self.root)
+        if name == HUB:
+            return pinned.age if pinned else self._identity(HUB).public.age
+        if pinned:
+            return self._identity(name).public.age
+        known = self._list().identity(name)
+        if known is None:
+            mend = f"invite it (again): `cardiofed hub invite {name}`"
+            raise KeyFileError(f"the hub has registered no key of '{name}'", roster_key(), mend)
+        return known.age
 
     def _expected(self, place: str) -> str:
         author, pinned = author_of(place), pinned_hub(self.root)

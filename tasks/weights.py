@@ -9,71 +9,43 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from model.errors import IntegrityError, PackageError
+from model.errors import PackageError
 from model.factors import fold
 from model.network import ResidualUNet, build_net
 from model.package import unpack_adapter
-from model.padding import unpad
 from tasks.files import sha256_bytes, write_atomic
-from tasks.ledger import base_key, candidate_key, merged_key
-from tasks.records import Architecture, Base, Candidate, Plan, Step
+from tasks.ledger import base_key, merged_key
+from tasks.payloads import get_payload
+from tasks.records import Architecture, Base, Plan, Step
 from tasks.store import Store
 
 
-def fetch(store: Store, key: str, sha256: str, home: Path, read: Callable[[], bytes] | None = None) -> bytes:
+def fetch(store: Store, key: str, sha256: str, home: Path, max_bytes: int | None = None) -> bytes:
     """Read a payload, and keep it under its hash in ``home/cache`` so that a thin link carries it once.
 
     Args:
         store: the ledger's store.
         key: where the payload stands.
         sha256: the hash its record announced.
-        home: working folder of a site or of the hub.
-        read: gives the payload where it does not lie there as it is.
+        home: working folder of a site or of the hub, called by the name of its keys.
+        max_bytes: a larger object is refused before it is downloaded.
 
     Returns:
-        The payload's bytes, which have that hash.
+        The payload's bytes, decrypted, which have that hash.
 
     Raises:
         IntegrityError: the store's bytes have another hash.
         ObjectMissingError: there is no such payload.
+        DecryptionError: it was not encrypted for this machine.
     """
     kept = home / "cache" / f"{sha256}.safetensors"
     if kept.exists():
         data = kept.read_bytes()
         if sha256_bytes(data) == sha256:
             return data
-    data = store.get(key, sha256) if read is None else read()
+    data = get_payload(store, key, sha256, home.name, max_bytes)
     write_atomic(kept, data)
     return data
-
-
-def read_candidate(store: Store, number: int, candidate: Candidate) -> bytes:
-    """A candidate's package, its padding taken off.
-
-    Args:
-        store: the ledger's store.
-        number: of the round.
-        candidate: as it was admitted.
-
-    Returns:
-        The package, which has the hash that its passport announced.
-
-    Raises:
-        IntegrityError: it has another hash.
-        PackageError: the padding is not understood, or the object is larger than was announced.
-    """
-    key = candidate_key(candidate.id, number)
-    data = unpad(store.get(key, max_bytes=candidate.n_bytes))
-    if sha256_bytes(data) != candidate.sha256:
-        what = f"the package has sha256 {sha256_bytes(data)[:12]}…, {candidate.sha256[:12]}… was admitted"
-        raise IntegrityError(what, key, "have the hub publish it again; do not use it")
-    return data
-
-
-def fetch_candidate(store: Store, number: int, candidate: Candidate, home: Path) -> bytes:
-    """As :func:`read_candidate`, kept as :func:`fetch` keeps it."""
-    key, sha256 = candidate_key(candidate.id, number), candidate.sha256
-    return fetch(store, key, sha256, home, lambda: read_candidate(store, number, candidate))
 
 
 def base_weights(store: Store, base: Base, home: Path) -> dict[str, Tensor]:

@@ -52,6 +52,7 @@ SETTINGS = (
     "package.energy=null",
     "package.feedback=true",
     "merge.rank_max=16",
+    "privacy.encrypt=false",
 )
 """Some layers wide enough for LoRA, some not, some frozen; the budgets hold everything. Seconds, not minutes."""
 

@@ -26,10 +26,11 @@ from tasks.ledger import (
     senders_key,
     update_key,
 )
+from tasks.payloads import get_payload
 from tasks.rate import assigned_to
 from tasks.records import Candidate, Plan, Senders, Update
 from tasks.settings import Environment
-from tasks.weights import read_candidate
+from tasks.trust import HUB
 from tasks.workspace import Workspace
 
 N_SITES, DRAWS = 8, 400
@@ -48,6 +49,11 @@ def ws(
     layers = unpack_adapter(made.store.get(adapter_key("lakeside", 1)))
     replace_update(made, "lakeside", pack_adapter(layers, "fp32"))
     return made
+
+
+def read(ws: Workspace, candidate: Candidate) -> bytes:
+    key = candidate_key(candidate.id, 1)
+    return get_payload(ws.store, key, candidate.sha256, HUB, candidate.n_bytes)
 
 
 @given(st.binary(max_size=300), st.integers(0, 3))
@@ -81,14 +87,14 @@ def test_all_candidates_have_one_size_though_their_packages_differ(ws: Workspace
 def test_a_padded_candidate_is_the_package_that_was_sent(ws: Workspace) -> None:
     record = admit_updates(ws, 1)
     sent = {ws.store.get(adapter_key(site, 1)) for site in SITES}
-    assert {read_candidate(ws.store, 1, candidate) for candidate in record.candidates} == sent
+    assert {read(ws, candidate) for candidate in record.candidates} == sent
 
 
 def test_a_candidate_that_is_another_package_is_refused(ws: Workspace) -> None:
     one, other, _ = admit_updates(ws, 1).candidates
     ws.store.put(candidate_key(one.id, 1), ws.store.get(candidate_key(other.id, 1)))
-    with pytest.raises(IntegrityError, match="was admitted"):
-        read_candidate(ws.store, 1, one)
+    with pytest.raises(IntegrityError, match="its record announced"):
+        read(ws, one)
 
 
 def test_no_blind_id_can_be_made_from_what_a_rater_may_know(ws: Workspace) -> None:
