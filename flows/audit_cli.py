@@ -46,6 +46,7 @@ def audit_verify(
         raise AuditError(f"{first}{also}", place or str(home), mend)
     console.print(
         f"{found.entries} entries are whole; {found.objects} objects are what they tell of; "
+        f"{found.seals} records are their authors' word, {found.positions} of them saw the log and signed it; "
         f"the weights of {found.rounds} rounds are what the ratings give",
         soft_wrap=True,
     )

@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from audit_files import chained, logged_rounds, put_log
+from audit_files import chained, hub_public, logged_rounds, put_log
 from federation_files import delete, new_run, use_store
 
 from infra.s3_server import S3Server
 from model.errors import AuditError
 from tasks.audit.entry import Fact, line_of
 from tasks.audit.log import COPY_FILE, load_log
-from tasks.audit.record import append_missing, hub_key
+from tasks.audit.record import append_missing
 from tasks.audit.show import read_entries
 from tasks.audit.source import Bucket
 from tasks.audit.verify import verify_log
@@ -66,7 +66,7 @@ def test_a_segment_without_a_checkpoint_is_kept_and_signed_by_the_next_call(shor
     segment = short.store.get(audit_segment_key(n))
     append_missing(short, 9)
     assert short.store.get(audit_segment_key(n)) == segment
-    assert verify_log(Bucket(short.store), hub_key(short).public).faults == ()
+    assert verify_log(Bucket(short.store), hub_public(short)).faults == ()
     append_missing(short, 9, [Tell])
     assert load_log(short.store, short.hub_home).entries[-1].n == n + 1
 

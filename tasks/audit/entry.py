@@ -19,6 +19,8 @@ Kind = Literal[
     "members",
     "invited",
     "dismissed",
+    "listed",
+    "key",
     "joined",
     "started",
     "configured",
@@ -38,8 +40,9 @@ Kind = Literal[
     "versioned",
     "reported",
 ]
-"""In the order in which a round brings them. ``drawn``: candidates and raters stand; ``absent``: no update speaks for
-the site; ``uploaded``: whatever else left a site."""
+"""In the order in which a round brings them. ``listed``: the list of the invited and their keys was written;
+``drawn``: candidates and raters stand; ``absent``: no update speaks for the site; ``uploaded``: whatever else left a
+site."""
 
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""
@@ -63,12 +66,10 @@ class Entry(Record):
 
 
 class Head(Record):
-    """The hub's word for the log as it stands: a checkpoint."""
+    """The log as it stands: sealed by the hub, a checkpoint."""
 
     count: int = Field(ge=1, description="entries")
     sha256: Sha256 = Field(description="of the last line, and so of all before it")
-    hub: str = Field(description="public key, ed25519:…")
-    signature: str = Field(description="of head_statement, in base64")
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,6 @@ def line_sha256(line: bytes) -> str:
 def to_second(time: datetime) -> datetime:
     """A moment as entries hold it: a listing tells milliseconds, a header only seconds."""
     return time.astimezone(UTC).replace(microsecond=0)
-
-
-def head_statement(count: int, sha256: str) -> bytes:
-    """The bytes that a checkpoint's signature is made of."""
-    return json_bytes({"what": "cardiofed audit head", "count": count, "sha256": sha256})
 
 
 def _identity(said: Fact | Entry) -> bytes:

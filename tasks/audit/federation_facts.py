@@ -23,7 +23,7 @@ def federation_facts(store: Store, log: Log) -> Iterator[Fact]:
         log: as it stands.
 
     Yields:
-        ``founded`` or ``members``, ``invited``, ``dismissed``, ``joined``.
+        ``founded`` or ``members``, ``listed``, ``invited``, ``dismissed``, ``key``, ``joined``.
     """
     yield from _roster_facts(store, log)
     found = store.look(FEDERATION)
@@ -43,11 +43,21 @@ def _roster_facts(store: Store, log: Log) -> Iterator[Fact]:
     if found is None or log.tells(found[0]):
         return
     info, sha256 = found
-    now, before = set(get_record(store, roster_key(), Roster).sites), invited_sites(log)
-    for site in sorted(now - before):
-        yield Fact("invited", None, site, roster_key(), sha256, info.size, {}, info.modified)
-    for site in sorted(before - now):
-        yield Fact("dismissed", None, site, roster_key(), sha256, info.size, {}, info.modified)
+    roster = get_record(store, roster_key(), Roster)
+    now, before = set(roster.sites), invited_sites(log)
+    yield Fact("listed", None, None, roster_key(), sha256, info.size, {}, info.modified)
+    changes: tuple[tuple[Kind, set[str]], ...] = (("invited", now - before), ("dismissed", before - now))
+    for kind, sites in changes:
+        for site in sorted(sites):
+            yield Fact(kind, None, site, time=info.modified)
+    for site, keys in sorted(roster.keys.items()):
+        for key in keys:
+            facts: dict[str, JsonValue] = {
+                "sign": key.identity.sign,
+                "age": key.identity.age,
+                "state": key.state,
+            }
+            yield Fact("key", None, site, facts=facts, time=info.modified)
 
 
 def invited_sites(log: Log) -> set[str]:

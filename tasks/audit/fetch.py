@@ -41,8 +41,8 @@ def fetch_ledger(store: Store, name: str, out: Path) -> tuple[int, int]:
 
 
 def _wanted(store: Store, name: str) -> Iterator[ObjectInfo]:
-    yield from store.list("global/")
     yield from store.list("sites/" if name == HUB else site_prefix(name))
+    yield from store.list("global/")  # later, so that no site has seen a longer log than is copied
 
 
 def _plain(key: str) -> PurePosixPath:

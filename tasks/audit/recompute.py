@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from model.errors import PackageError
+from model.errors import PackageError, SignatureError
 from model.merge import merge_shares
 from model.rating import rated_weights
 from tasks.admit import assign_candidates, blind_ids
 from tasks.audit.chain import Fault
 from tasks.audit.entry import Entry
 from tasks.audit.hub_facts import weight_numbers
-from tasks.audit.source import Source, record_in
+from tasks.audit.source import Source
 from tasks.bank import aged_volumes
 from tasks.files import sha256_bytes
 from tasks.ledger import candidates_key, merge_key, plan_key, ratings_key
@@ -23,6 +23,7 @@ from tasks.limits import limits_of, parse_record
 from tasks.rate import heard_findings
 from tasks.rating_rule import rating_rule
 from tasks.records import Candidates, MergeRecord, Plan, Ratings
+from tasks.seal import split_seal
 
 T = TypeVar("T", bound=BaseModel)
 Told = Mapping[tuple[str, str | None], Entry]
@@ -83,6 +84,8 @@ def round_faults(source: Source, entries: Sequence[Entry], number: int) -> list[
     sent = unblinded(entries, number)
     faults = [*_draw_faults(source, told, plan, candidates, sent)]
     if ("merged", None) in told:
+        revoked = {e.site for e in entries if e.kind == "key" and e.facts["state"] == "revoked"}
+        faults += _left_out(source, told, number, sent.keys() - revoked)
         faults += _weight_faults(source, told, plan, candidates, sent)
     return faults
 
@@ -107,6 +110,13 @@ def _draw_faults(
             yield Fault(n, "contradicted", f"{said} to round {plan.round}")
 
 
+def _left_out(source: Source, told: Told, number: int, sites: Collection[str]) -> Iterator[Fault]:
+    """Sites whose update was admitted and is not part of the merge; only a revoked key is a reason."""
+    receipts = {receipt.site for receipt in _read(source, merge_key(number), MergeRecord).receipts}
+    for site in sorted(set(sites) - receipts):
+        yield Fault(told["merged", None].n, "contradicted", f"the merge of round {number} leaves {site} out")
+
+
 def _weight_faults(
     source: Source,
     told: Told,
@@ -118,10 +128,14 @@ def _weight_faults(
     merge = _read(source, merge_key(number), MergeRecord)
     ratings = {site: _read(source, ratings_key(site, number), Ratings) for site in merge.ratings_sha256}
     for site, sha256 in merge.ratings_sha256.items():
-        if sha256_bytes(_bytes(source, ratings_key(site, number))) != sha256:
+        rated = told.get(("rated", site))
+        if rated is None or rated.sha256 != sha256:
             n = told["merged", None].n
             yield Fault(n, "contradicted", f"the merge of round {number} heard other ratings than {site}'s")
-    expected = expected_weights(source, plan, candidates, sent, ratings)
+        elif sha256_bytes(_bytes(source, ratings_key(site, number))) != sha256:
+            raise LackingError(f"the ratings of {site} that were heard")
+    merged = {receipt.site: sent[receipt.site] for receipt in merge.receipts if receipt.site in sent}
+    expected = expected_weights(source, plan, candidates, merged, ratings)
     for receipt in merge.receipts:
         entry = told.get(("weighted", receipt.site), told["merged", None])
         if entry.kind == "weighted" and any(
@@ -182,6 +196,6 @@ def _bytes(source: Source, key: str) -> bytes:
 
 def _read(source: Source, key: str, kind: type[T]) -> T:
     try:
-        return parse_record(record_in(_bytes(source, key)), kind, key, limits_of(key))
-    except PackageError as error:
+        return parse_record(split_seal(_bytes(source, key), key).record, kind, key, limits_of(key))
+    except (PackageError, SignatureError) as error:
         raise LackingError(f"{key} ({error.what})") from error

@@ -18,9 +18,6 @@ from tasks.audit.hub_facts import (
 )
 from tasks.audit.log import Log, append, load_log, sign
 from tasks.audit.site_facts import facts_of_all, facts_of_keys
-from tasks.homes import HUB
-from tasks.identity import SIGN_FILE, have_identity
-from tasks.keys import Key
 from tasks.ledger import (
     candidates_key,
     close_key,
@@ -65,9 +62,9 @@ def append_missing(ws: Workspace, number: int, more: Sequence[Fact] = (), thorou
             told.add(fact.identity)
             facts.append(fact)
     if facts:
-        log = append(ws.store, ws.hub_home, hub_key(ws), log, facts)
+        log = append(ws.store, ws.hub_home, log, facts)
     elif log.signed < log.count:
-        sign(ws.store, hub_key(ws), log)
+        sign(ws.store, log)
     ws.store.seals.saw(log.count, log.sha256)
     return len(facts)
 
@@ -97,22 +94,17 @@ def recorded(
     return run
 
 
-def hub_key(ws: Workspace) -> Key:
-    """The key that the hub signs with: of its machine, or of a run of all roles; made when there is none."""
-    own = (ws.root / SIGN_FILE).exists()
-    return have_identity(ws.root if own else ws.root / "keys" / HUB).key
-
-
 def _facts(ws: Workspace, number: int, log: Log, thorough: bool) -> Iterator[Fact]:
     store, reader = ws.store, RoundReader(ws.store, number, log)
     opens = reader.is_new(plan_key(number))
-    if opens or thorough:
+    merges = reader.is_new(merge_key(number))
+    if opens or merges or thorough:
         yield from federation_facts(store, log)
     if opens:
         yield from opening_facts(reader)
     if reader.is_new(candidates_key(number)):
         yield from _admission(reader)
-    if reader.is_new(merge_key(number)):
+    if merges:
         yield from facts_of_keys(store, log, [ratings_key(site, number) for site in reader.sites])
         yield from merge_facts(reader)
     closing: list[Fact] = []

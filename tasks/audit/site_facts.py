@@ -11,8 +11,8 @@ from tasks.ledger import site_prefix
 from tasks.store import ObjectInfo, Store
 
 ADAPTER = "adapter.safetensors"
-RENEWED = ("contact.json", "doctor.json")
-"""Signs of life and trials of rights, written again and again: told of once, without a hash."""
+RENEWED = ("contact.json", "doctor.json", "visit.json")
+"""Signs of life, trials of rights and visits, written again and again: told of once, without a hash."""
 KINDS: dict[str, Kind] = {
     "card.json": "joined",
     "update.json": "uploaded",

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.errors import PackageError, SignatureError
 from tasks.audit.chain import Fault, Witness, find_faults, read_lines
-from tasks.audit.entry import Entry, Head, head_statement
+from tasks.audit.entry import Entry, Head
 from tasks.audit.recompute import LackingError, round_faults
-from tasks.audit.source import Source, record_in
+from tasks.audit.seals import Record, author_keys, read_records, seal_faults, witnesses
+from tasks.audit.source import Remembered, Source
 from tasks.files import sha256_bytes
-from tasks.keys import fingerprint, verify
-from tasks.ledger import AUDIT, audit_head_key, audit_segment_key
+from tasks.keys import fingerprint
+from tasks.ledger import AUDIT, FEDERATION, audit_head_key, audit_segment_key, roster_key
 from tasks.limits import OF_HUB, parse_record
+from tasks.trust import HUB
+
+_CHANGING = (FEDERATION, roster_key())
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Findings:
     Attributes:
         entries: in the log.
         objects: of the ledger that are what the log tells of them.
+        seals: records that are their author's word.
+        positions: of the log, that authors of records had seen and signed.
         rounds: weighed again.
         faults: by number of the entry; empty for a log that can be believed.
         notes: what could not be checked, and why.
@@ -30,16 +35,18 @@ class Findings:
 
     entries: int
     objects: int
+    seals: int
+    positions: int
     rounds: int
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
 
 
-def verify_log(source: Source, hub_key: str | None = None) -> Findings:
-    """Check chain, numbers, signatures, the objects that entries tell of, and every weight.
+def verify_log(ledger: Source, hub_key: str | None = None) -> Findings:
+    """Check chain, numbers, seals, what their authors had seen, the objects that entries tell of, and every weight.
 
     Args:
-        source: the ledger, or a copy of it.
+        ledger: the ledger, or a copy of it.
         hub_key: the hub's public key, from elsewhere; when left out, the checkpoint's own is believed and named.
 
     Returns:
@@ -48,13 +55,17 @@ def verify_log(source: Source, hub_key: str | None = None) -> Findings:
     Raises:
         StoreError: the store does not answer.
     """
+    source, notes = Remembered(ledger), list[str]()
+    records = read_records(source)
     lines, faults = _lines(source)
-    notes: list[str] = []
-    witnesses, spoilt = _checkpoint(source, hub_key, notes, len(lines))
-    faults += spoilt + find_faults(lines, witnesses)
-    entries, _ = read_lines(lines)
-    entries = sorted({e.n: e for e in reversed(entries)}.values(), key=lambda e: e.n)
-    agreed, contradicted = _objects(source, entries)
+    entries = _by_number(read_lines(lines)[0])
+    hub = hub_key or _own_word(records, notes)
+    keys = author_keys(entries, hub)
+    checkpoint, spoilt = _checkpoint(source, records, hub, len(lines))
+    seen = list(witnesses(records, keys))
+    seals, unsealed = seal_faults(records, entries, keys)
+    faults += spoilt + find_faults(lines, [*checkpoint, *seen]) + unsealed
+    agreed, contradicted = _objects(source, records, entries, notes)
     faults += contradicted
     rounds = 0
     for number in sorted({e.round for e in entries if e.round and e.kind == "unblinded"}):
@@ -64,7 +75,19 @@ def verify_log(source: Source, hub_key: str | None = None) -> Findings:
         except LackingError as lacking:
             notes.append(f"round {number} was not weighed again: this copy lacks {lacking}")
     faults.sort(key=lambda fault: fault.n)
-    return Findings(len(lines), agreed, rounds, tuple(faults), tuple(notes))
+    return Findings(len(lines), agreed, seals, len(seen), rounds, tuple(faults), tuple(notes))
+
+
+def _by_number(entries: Sequence[Entry]) -> list[Entry]:
+    return sorted({e.n: e for e in reversed(entries)}.values(), key=lambda e: e.n)
+
+
+def _own_word(records: Sequence[Record], notes: list[str]) -> str:
+    seal = next((r.seal for r in records if r.key == audit_head_key()), None)
+    if seal is None:
+        return ""
+    notes.append(f"the hub's key is {fingerprint(seal.key)} by its own word: compare, or give --hub-key")
+    return seal.key
 
 
 def _lines(source: Source) -> tuple[list[bytes], list[Fault]]:
@@ -83,26 +106,27 @@ def _lines(source: Source) -> tuple[list[bytes], list[Fault]]:
 
 
 def _checkpoint(
-    source: Source, hub_key: str | None, notes: list[str], count: int
+    source: Source, records: Sequence[Record], hub: str, count: int
 ) -> tuple[list[Witness], list[Fault]]:
-    data = source.read(audit_head_key())
-    try:
-        if data is None:
-            raise SignatureError("there is no checkpoint")
-        head = parse_record(record_in(data), Head, audit_head_key(), OF_HUB)
-        if hub_key is None:
-            notes.append(
-                f"the hub's key is {fingerprint(head.hub)} by its own word: compare, or give --hub-key"
-            )
-        verify(hub_key or head.hub, head_statement(head.count, head.sha256), head.signature, audit_head_key())
-    except (PackageError, SignatureError) as error:
-        return [], [Fault(max(0, count - 1), "changed", f"no checkpoint of the hub covers it: {error.what}")]
-    return [Witness(head.count - 1, head.sha256, "the hub's checkpoint")], []
+    record = next((r for r in records if r.key == audit_head_key()), None)
+    wrong = "there is none" if record is None else record.wrong
+    if record is not None and record.seal is not None:
+        if record.seal.key == hub:
+            head = parse_record(record.seal.record, Head, audit_head_key(), OF_HUB)
+            return [Witness(head.count - 1, head.sha256, "the hub's checkpoint")], []
+        wrong = f"it is sealed by {fingerprint(record.seal.key)}"
+    return [], [Fault(max(0, count - 1), "changed", f"no checkpoint of the hub covers it: {wrong}")]
 
 
-def _objects(source: Source, entries: Sequence[Entry]) -> tuple[int, list[Fault]]:
-    """How many objects are what the log last told of them, and those that are not."""
+def _objects(
+    source: Source, records: Sequence[Record], entries: Sequence[Entry], notes: list[str]
+) -> tuple[int, list[Fault]]:
+    """How many objects are what the log last told of them, and those that are not.
+
+    What its author may write again is no fault of the log: a site its answers, the hub its list of the invited.
+    """
     last = {e.object: e for e in entries if e.object and e.sha256}
+    sealed = {r.key for r in records if r.seal is not None and (r.author != HUB or r.key in _CHANGING)}
     agreed, faults = 0, []
     for key, entry in last.items():
         data = source.read(key)
@@ -110,6 +134,8 @@ def _objects(source: Source, entries: Sequence[Entry]) -> tuple[int, list[Fault]
             continue
         if sha256_bytes(data) == entry.sha256:
             agreed += 1
+        elif key in sealed:
+            notes.append(f"{key} was written again by its author since entry {entry.n}")
         else:
             faults.append(Fault(entry.n, "contradicted", f"{key} is not the object that it tells of"))
     return agreed, faults

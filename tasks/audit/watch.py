@@ -7,14 +7,12 @@ from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from model.errors import AuditError, ObjectMissingError
-from tasks.audit.entry import Head, head_statement, line_sha256, read_line
+from tasks.audit.entry import Head, line_sha256, read_line
 from tasks.files import json_bytes, write_atomic
-from tasks.keys import fingerprint, verify
 from tasks.ledger import audit_head_key, audit_segment_key, find_record
-from tasks.records import Record, Sha256
 from tasks.store import Store
 from tasks.workspace import Workspace
 
@@ -25,18 +23,11 @@ SEEN_FILE = "audit-head.json"
 _MEND = "ask the hub and the other hospitals; remove the file only when somebody has explained it"
 
 
-class Seen(Record):
-    """How far a hospital has seen the log."""
-
-    count: int = Field(ge=1, description="entries")
-    sha256: Sha256 = Field(description="of the last line")
-    hub: str = Field(description="public key that signed it")
-
-
-def watch(store: Store, home: Path) -> Seen | None:
+def watch(store: Store, home: Path) -> Head | None:
     """Follow the log from where it was last seen to its present end.
 
-    Only what has come since is read. At first sight the log is believed as it stands; the audit checks what is before.
+    Only what has come since is read, and whatever this process seals from now on says how far it has seen. At first
+    sight the log is believed as it stands; the audit checks what is before.
 
     Args:
         store: the ledger's store.
@@ -47,7 +38,7 @@ def watch(store: Store, home: Path) -> Seen | None:
 
     Raises:
         AuditError: the hub, or somebody in its place, has changed what the hospital had seen; names the entry.
-        SignatureError: the checkpoint is not signed by the hub.
+        SignatureError: the checkpoint is not sealed by the hub.
         StoreError: the store does not answer.
     """
     seen, head = _read(home / SEEN_FILE), find_record(store, audit_head_key(), Head)
@@ -55,17 +46,12 @@ def watch(store: Store, home: Path) -> Seen | None:
         if seen is not None:
             raise AuditError(f"entry {seen.count - 1} is missing: there is no log", audit_head_key(), _MEND)
         return None
-    if seen is not None and seen.hub != head.hub:
-        what = f"the hub signs as {fingerprint(head.hub)}, {fingerprint(seen.hub)} was seen before"
-        raise AuditError(what, audit_head_key(), _MEND)
-    verify(head.hub, head_statement(head.count, head.sha256), head.signature, audit_head_key())
-    now = Seen(count=head.count, sha256=head.sha256, hub=head.hub)
-    if seen != now:
+    if seen != head:
         if seen is not None:
-            _follow(store, seen, now)
-        write_atomic(home / SEEN_FILE, json_bytes(now.model_dump(mode="json")))
-    store.seals.saw(now.count, now.sha256)
-    return now
+            _follow(store, seen, head)
+        write_atomic(home / SEEN_FILE, json_bytes(head.model_dump(mode="json")))
+    store.seals.saw(head.count, head.sha256)
+    return head
 
 
 def watched(verb: Callable[[Workspace, int, str], R]) -> Callable[[Workspace, int, str], R]:
@@ -86,7 +72,7 @@ def watched(verb: Callable[[Workspace, int, str], R]) -> Callable[[Workspace, in
     return run
 
 
-def _follow(store: Store, seen: Seen, now: Seen) -> None:
+def _follow(store: Store, seen: Head, now: Head) -> None:
     n, sha256 = seen.count, seen.sha256
     if now.count < n:
         raise AuditError(
@@ -109,10 +95,10 @@ def _follow(store: Store, seen: Seen, now: Seen) -> None:
         raise AuditError(what, audit_head_key(), _MEND)
 
 
-def _read(path: Path) -> Seen | None:
+def _read(path: Path) -> Head | None:
     if not path.exists():
         return None
     try:
-        return Seen.model_validate_json(path.read_bytes())
+        return Head.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise AuditError("no usable note of what was seen", str(path), _MEND) from error
