@@ -27,7 +27,7 @@ def invite_site(hub: Path, site: str, reached: Home | None = None, user: S3User 
 
     Returns:
         What the hospital needs to join, once. Invited again, it gets a new secret, and the old one ends; its own
-        key stays.
+        key stays unless the hub has ended it.
 
     Raises:
         ConfigError: the name cannot be used, or the folder is no hub's.
@@ -40,7 +40,7 @@ def invite_site(hub: Path, site: str, reached: Home | None = None, user: S3User 
     refuse_hubs_name(checked_name(site))
     public = read_identity(hub).public
     given = user or make_user(home.s3_endpoint, _admin(hub), site, home.s3_bucket)
-    invite(ws, site)
+    roster = invite(ws, site)
     return Invitation(
         home=(reached or home).model_copy(update={"name": site}),
         access_key=given.access_key,
@@ -48,6 +48,7 @@ def invite_site(hub: Path, site: str, reached: Home | None = None, user: S3User 
         params=ws.params,
         hub=public,
         token=new_invitation(ws.store, site),
+        replaces=roster.ended(site),
     )
 
 
@@ -76,7 +77,7 @@ def rotate_site(
     if now:
         end_key(ws, site)
     invitation = invite_site(hub, site, reached, user)
-    return invitation.model_copy(update={"replaces": old.sign if old else ""})
+    return invitation.model_copy(update={"replaces": old.sign}) if old else invitation
 
 
 def write_invitation(invitation: Invitation, path: Path) -> None:

@@ -39,6 +39,11 @@ class Roster(Record):
         """Whether the hub has taken a hospital's key back and has registered no other since."""
         return self.identity(site) is None and any(k.state == "revoked" for k in self.keys.get(site, ()))
 
+    def ended(self, site: str) -> str:
+        """The signing key that a hospital without a valid one had last; empty for none."""
+        keys = self.keys.get(site, ())
+        return keys[-1].identity.sign if keys and self.identity(site) is None else ""
+
     def with_identity(self, site: str, identity: PublicIdentity) -> Roster:
         """The list after a hospital's key was registered; the valid one before it is replaced."""
         others = (key for key in self._ended(site, "replaced") if key.identity != identity)

@@ -225,7 +225,7 @@ def test_a_revoked_hospital_is_out_at_once_and_comes_back_with_another_key_only(
         get_record(ws.store, card_key(NEW), SiteCard)
     join(folder, invite_site(federation.hub, NEW).model_copy(update={"replaces": ""}), data, "acdc")
     assert "was revoked" in read_roster(federation.gather()).refused[NEW]
-    join(folder, rotate_site(federation.hub, NEW), data, "acdc")
+    join(folder, invite_site(federation.hub, NEW), data, "acdc")
     assert read_roster(federation.gather()).identity(NEW) == read_identity(folder).public
 
 
