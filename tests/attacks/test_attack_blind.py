@@ -11,7 +11,7 @@ from conftest import ATTACKER, Round
 from federation_files import SITES, delete, replace_update
 
 from model.package import pack_adapter, unpack_adapter
-from tasks import admit
+from tasks import admit, payloads
 from tasks.admit import admit_updates
 from tasks.ledger import candidate_key, candidates_key, get_record, senders_key
 from tasks.records import Candidates, Senders
@@ -59,7 +59,7 @@ def test_rater_learns_from_sizes(round_1: Round, off: pytest.MonkeyPatch) -> Non
         size = {c.id: len(ws.store.get(candidate_key(c.id, 1))) for c in record.candidates}
         return [blind for blind, n in size.items() if n == max(size.values())]
 
-    off.setattr(admit, "pad", lambda data, _: data)
+    off.setattr(payloads, "pad", lambda data, _: data)
     record, truth = admitted(ws)
     assert [truth[blind] for blind in longest(record)] == [ATTACKER]
     off.undo()
@@ -74,13 +74,12 @@ def test_rater_learns_from_order(round_1: Round, off: pytest.MonkeyPatch) -> Non
         record, truth = admitted(ws)
         return [truth[c.id] for c in record.candidates] == list(SITES)
 
-    republish: Callable[..., Any] = admit._republish
+    publish: Callable[..., Any] = admit._Envelope.publish
 
-    def as_they_come(ws: Workspace, senders: Senders, *rest: Any) -> Any:
-        candidates = republish(ws, senders, *rest)
-        return tuple(sorted(candidates, key=lambda c: senders.updates[c.id].site))
+    def as_they_come(envelope: Any, packages: Any) -> Any:
+        return tuple(sorted(publish(envelope, packages), key=lambda c: envelope.senders.updates[c.id].site))
 
-    off.setattr(admit, "_republish", as_they_come)
+    off.setattr(admit._Envelope, "publish", as_they_come)
     assert all(read_off(round_1.ws) for _ in range(2))
     off.undo()
     assert not all(read_off(round_1.ws) for _ in range(DRAWS))
