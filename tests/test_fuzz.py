@@ -12,7 +12,7 @@ from fuzz.targets import Target
 
 from infra.s3_server import S3Server
 
-CASES = {"package": 1000, "record": 780, "invitation": 200}
+CASES = {"package": 1000, "record": 680, "envelope": 600, "invitation": 200}
 ADMISSIONS = 20
 SECONDS_MAX, MEGABYTES_MAX = 10.0, 300.0
 """Of one case: what a slow and busy core may take."""

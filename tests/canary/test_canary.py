@@ -38,6 +38,8 @@ from tasks.prepare import prepare
 from tasks.privacy import ERRORS_FILE, keep_errors
 from tasks.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.timeout(900)  # a Prefect server takes minutes to start where others compute as well
+
 TRACE = WORDS["trace"]
 
 

@@ -23,13 +23,14 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the helpers of all tests
 
-from . import targets
+from . import envelopes, targets
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARES = {"package": 0.5, "record": 0.39, "invitation": 0.1, "admission": 0.01}
+SHARES = {"package": 0.5, "record": 0.34, "envelope": 0.05, "invitation": 0.1, "admission": 0.01}
 WHAT = {
     "package": "`open_package`, as admission calls it; a tenth of the accepted are folded, added up and cut",
     "record": "`parse_record`, as every read of the ledger calls it, ten kinds; the accepted are put to use",
+    "envelope": "`open_seal`, `open_sealed`, `read_line` and `parse_record`: seals, age, the audit log, offered keys",
     "invitation": "`read_invitation`, `enter`, `enter_home` on real files",
     "admission": "`admit_updates` over a real S3 server; two other hospitals must be admitted each time",
 }
@@ -89,6 +90,7 @@ def in_process(folder: Path) -> Iterator[dict[str, targets.Target]]:
     yield {
         "package": targets.packages(),
         "record": targets.records(),
+        "envelope": envelopes.envelopes(),
         "invitation": targets.invitations(folder / "hospital"),
     }
 
@@ -120,7 +122,7 @@ def page(tallies: Mapping[str, Tally], cases: int, seed: int, before_mb: float) 
     lines = [
         "# Fuzzing",
         "",
-        f"`python -m tests.fuzz.run --cases {cases} --seed {seed}`: damaged packages, records and invitations, each",
+        f"`python -m tests.fuzz.run --cases {cases} --seed {seed}`: damaged records, packages and the like, each",
         "read by the function that the program reads it with ([`tests/fuzz`](../../tests/fuzz)). A case may end in an",
         "acceptance, after which the result is put to use, or in an error of ours; anything else is a fault.",
         "",
