@@ -45,6 +45,7 @@ def ws(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, s3_environment:
         put(folder / "plan.json", plan(number, {"hillcrest": 40}).model_copy(update={"base": base}))
         put(folder / "close.json", close(number, ["hillcrest"]).model_copy(update={"steps": tuple(steps)}))
         write_atomic(folder / "merged.safetensors", data)
+        write_atomic(run.versions / "rounds" / folder.name / "merged.safetensors", b"encrypted " + data)
     return run
 
 
@@ -68,7 +69,7 @@ def test_a_release_is_a_tag_a_card_and_a_model_that_a_clone_can_pull(
     (fact,) = released(ws, s3_environment, 2)
     assert (fact.number, fact.release, fact.before, fact.compared_with) == (1, "v1.0.0", None, AS_SHIPPED)
     assert git(ws.versions, "tag", "--list").split() == ["cardiofed#clinical#1", "cardiofed@v1.0.0"]
-    assert git(ws.versions, "status", "--porcelain") == ""
+    assert git(ws.versions, "status", "--porcelain", "--untracked-files=no") == ""
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(ws.versions), str(clone))
     git(clone, "checkout", "-q", "cardiofed@v1.0.0")
@@ -79,6 +80,7 @@ def test_a_release_is_a_tag_a_card_and_a_model_that_a_clone_can_pull(
         "0001.safetensors",
         "0002.safetensors",
     ]
+    assert (model / "steps" / "0002.safetensors").read_bytes() == b"encrypted step 2"
     text = (clone / "release" / "card.md").read_text()
     assert "Approved for the clinical channel by Dr. A. Example" in text
     assert "Not a medical device" in text

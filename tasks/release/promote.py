@@ -33,7 +33,7 @@ from tasks.release.decide import Decision, decide, refuse_worse
 from tasks.release.judge import undecided_findings
 from tasks.release.markdown import card_markdown
 from tasks.release.records import AS_SHIPPED, Card, Released
-from tasks.release.validate import base_bytes, model_of, round_records, step_bytes
+from tasks.release.validate import base_bytes, model_of, published_step, round_records
 from tasks.settings import Environment
 from tasks.store import Store
 from tasks.version_repo import commit_paths, dvc_errors, dvc_in, git, one_writer, prepare
@@ -168,7 +168,7 @@ def _write_files(ws: Workspace, repo: Path, card: Card) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     write_atomic(folder / "base.safetensors", base_bytes(ws, model))
     for step in model.steps:
-        write_atomic(folder / "steps" / f"{step.round:04d}.safetensors", step_bytes(ws, step))
+        write_atomic(folder / "steps" / f"{step.round:04d}.safetensors", published_step(ws, step))
     write_atomic(folder / "model.json", json_bytes(model.model_dump(mode="json")))
     write_atomic(repo / CARD, json_bytes(card.model_dump(mode="json")))
     write_atomic(repo / "release" / "card.md", card_markdown(card).encode())

@@ -77,6 +77,22 @@ def step_bytes(ws: Workspace, step: Step) -> bytes:
     return _checked(ws.rounds / f"{step.round:04d}" / "merged.safetensors", step.sha256)
 
 
+def published_step(ws: Workspace, step: Step) -> bytes:
+    """A step as it was published, encrypted, so that a release shows the store's operator no more than its round did.
+
+    Args:
+        ws: the run, its rounds versioned.
+        step: which one.
+
+    Returns:
+        Its bytes in the versions' repository.
+
+    Raises:
+        UnreadableError: it is not there.
+    """
+    return _read(ws.versions / "rounds" / f"{step.round:04d}" / "merged.safetensors")
+
+
 def weights_of(ws: Workspace, model: Model) -> dict[str, Tensor]:
     """State dict of base and chain."""
     return fold_steps(load(base_bytes(ws, model)), model.steps, lambda step: step_bytes(ws, step))
@@ -111,15 +127,17 @@ def validation_table(ws: Workspace, cohort: Path, candidate: Model, released: Mo
 
 
 def _checked(path: Path, sha256: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        mend = "version that round again: `cardiofed round retry`"
-        raise UnreadableError(
-            f"a part of the model cannot be read: {error.strerror}", str(path), mend
-        ) from error
+    data = _read(path)
     if sha256_bytes(data) != sha256:
         raise IntegrityError(
             "not the published bytes", str(path), "remove its folder and version the round again"
         )
     return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        what = f"a part of the model cannot be read: {error.strerror}"
+        raise UnreadableError(what, str(path), "version that round again: `cardiofed round retry`") from error
