@@ -18,6 +18,7 @@ RECORD_BYTES = OF_HUB.n_bytes
 
 FEDERATION = "global/federation.json"
 AUDIT = "global/audit/"
+RELEASES = "global/releases/"
 SITE_FILES = ("adapter.safetensors", "update.json", "ratings.json", "verdict.json", "evaluation.json")
 """Everything a site publishes in a round."""
 
@@ -260,7 +261,7 @@ def current_key() -> str:
 
 def release_key(number: int) -> str:
     """One change of the clinical channel, by its number there; written once."""
-    return f"global/releases/{_digits(number)}.json"
+    return f"{RELEASES}{_digits(number)}.json"
 
 
 def released_key() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,15 @@ from federation_files import delete, new_run, use_store
 from infra.s3_server import S3Server
 from model.errors import AuditError
 from tasks.audit.entry import Fact, line_of
+from tasks.audit.federation_facts import federation_facts
 from tasks.audit.log import COPY_FILE, load_log
 from tasks.audit.record import append_missing
 from tasks.audit.show import read_entries
 from tasks.audit.source import Bucket
 from tasks.audit.verify import verify_log
 from tasks.audit.watch import SEEN_FILE, watch
-from tasks.ledger import audit_head_key, audit_segment_key
+from tasks.ledger import audit_head_key, audit_segment_key, put_record, release_key
+from tasks.release.records import Released
 from tasks.workspace import Workspace
 
 Tell = Fact("reported", 9)
@@ -141,3 +144,28 @@ def test_a_hospital_whose_note_is_damaged_says_so(short: Workspace, tmp_path: Pa
     (tmp_path / SEEN_FILE).write_bytes(b"{")
     with pytest.raises(AuditError, match="no usable note"):
         watch(short.store, tmp_path)
+
+
+def test_a_release_is_told_once_and_without_the_name_of_who_approved_it(short: Workspace) -> None:
+    fact = Released(
+        number=1,
+        action="release",
+        channel="clinical",
+        release="v1.0.0",
+        round=1,
+        model_sha256="0" * 64,
+        steps=(),
+        before=None,
+        compared_with="base as shipped",
+        undecided=0,
+        approved_by="somebody",
+        card_sha256="0" * 64,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    put_record(short.store, release_key(1), fact)
+    log = load_log(short.store, short.hub_home)
+    (told,) = federation_facts(short.store, log)
+    assert (told.kind, told.facts["release"], told.object) == ("released", "v1.0.0", release_key(1))
+    assert "somebody" not in str(told)
+    append_missing(short, 9, [told])
+    assert not list(federation_facts(short.store, load_log(short.store, short.hub_home)))

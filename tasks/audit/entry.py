@@ -22,6 +22,7 @@ Kind = Literal[
     "listed",
     "key",
     "joined",
+    "released",
     "started",
     "configured",
     "opened",

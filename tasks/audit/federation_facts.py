@@ -9,9 +9,10 @@ from pydantic import JsonValue
 from tasks.audit.entry import Fact, Kind
 from tasks.audit.log import Log
 from tasks.audit.site_facts import facts_of_keys
-from tasks.ledger import FEDERATION, card_key, get_record, roster_key
+from tasks.ledger import FEDERATION, RELEASES, card_key, get_record, roster_key
 from tasks.records import FederationRecord
 from tasks.registered import Roster
+from tasks.release.records import Released
 from tasks.store import Store
 
 
@@ -23,9 +24,10 @@ def federation_facts(store: Store, log: Log) -> Iterator[Fact]:
         log: as it stands.
 
     Yields:
-        ``founded`` or ``members``, ``listed``, ``invited``, ``dismissed``, ``key``, ``joined``.
+        ``founded`` or ``members``, ``listed``, ``invited``, ``dismissed``, ``key``, ``joined``, ``released``.
     """
     yield from _roster_facts(store, log)
+    yield from _release_facts(store, log)
     found = store.look(FEDERATION)
     if found is None or log.tells(found[0]):
         return
@@ -58,6 +60,16 @@ def _roster_facts(store: Store, log: Log) -> Iterator[Fact]:
                 "state": key.state,
             }
             yield Fact("key", None, site, facts=facts, time=info.modified)
+
+
+def _release_facts(store: Store, log: Log) -> Iterator[Fact]:
+    """Every change of the clinical channel; who approved it stands in the object alone."""
+    for info in store.list(RELEASES):
+        if not log.tells(info):
+            record, sha256 = get_record(store, info.key, Released), store.sha256_of(info.key)
+            facts: dict[str, JsonValue] = {"action": record.action, "release": record.release}
+            facts |= {"model_sha256": record.model_sha256, "before": record.before or ""}
+            yield Fact("released", record.round, None, info.key, sha256, info.size, facts, info.modified)
 
 
 def invited_sites(log: Log) -> set[str]:
