@@ -24,7 +24,7 @@ CardiofedError                1
 │   └── NotAskedError            a public service could not be asked, so nothing is known either way
 ├── DiskError                 8  a file could not be written whole
 ├── TrustError                9  something is not what its author made, or its author is nobody we know
-    ├── AuditError               the audit log lacks an entry, or holds one that was changed
+│   ├── AuditError               the audit log lacks an entry, or holds one that was changed
 │   ├── SignatureError           no signature, a wrong one, or one for another place
 │   ├── KeyFileError             a private key that is missing, open to others, or locked
 │   └── DecryptionError          encrypted for other keys than we have, or changed since

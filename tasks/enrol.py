@@ -99,7 +99,7 @@ def published(ws: Workspace, record: FederationRecord, roster: Roster) -> Federa
     known = {member.site: roster.identity(member.site) for member in record.members}
     told = {
         "hub": read_identity(identity_folder(ws.root, HUB)).public,
-        "keys": {site: identity for site, identity in known.items() if identity},
+        "identities": {site: identity for site, identity in known.items() if identity},
         "policies": ws.params,
     }
     return record.model_copy(update=told)

@@ -73,7 +73,7 @@ class FederationRecord(Record):
     base: Base
     members: tuple[Member, ...]
     hub: PublicIdentity | None = Field(None, description="None before it was published")
-    keys: dict[str, PublicIdentity] = Field({}, description="by member")
+    identities: dict[str, PublicIdentity] = Field({}, description="by member")
     policies: Params | None = Field(None, description="the settings of the rounds that open from now on")
 
     def member(self, site: str) -> Member:

@@ -12,6 +12,7 @@ import torch
 from federation_files import tiny_params
 from numpy.typing import NDArray
 from phantom_files import heart_mask
+from report_files import SOMEBODY
 from safetensors.torch import save
 from torch import Tensor
 
@@ -23,7 +24,8 @@ from tasks.files import json_bytes, sha256_bytes
 from tasks.personal_passport import write_personal
 from tasks.predict.ready import ReadyModel
 from tasks.predict.segment import Grid
-from tasks.records import Architecture, Base, Close, Member, Plan, Step, model_sha256
+from tasks.records import Architecture, Base, Close, Member, Plan, Record, Step, model_sha256
+from tasks.seal import NOTHING_SEEN, seal
 from tasks.workspace import Workspace, open_workspace
 
 SITE, CHANNELS = "st-anna", (4, 8)
@@ -51,9 +53,10 @@ def write_run(root: Path, personal: bool = True) -> Workspace:
     steps = (Step(round=1, sha256=sha256_bytes(merged), fraction=1.0),)
     member = Member(site=SITE, train_slices=10, dataset_md5="0" * 32, rank=2)
     plan = Plan(round=1, base=base, members=(member,), steps=(), opened=now, params=params)
+    sealed_plan = sealed("plan", plan)
     close = Close(
         round=1,
-        plan_sha256=sha256_bytes(json_bytes(plan.model_dump(mode="json"))),
+        plan_sha256=sha256_bytes(sealed_plan),
         outcome="accepted",
         fraction=1.0,
         degraded=False,
@@ -73,14 +76,21 @@ def write_run(root: Path, personal: bool = True) -> Workspace:
     (root / "params.json").write_bytes(json_bytes(params.model_dump(mode="json")))
     (root / "base" / f"{base.sha256}.safetensors").write_bytes(data)
     (root / "base" / "base.json").write_text(base.model_dump_json())
-    (folder / "plan.json").write_bytes(json_bytes(plan.model_dump(mode="json")))
-    (folder / "close.json").write_text(close.model_dump_json())
+    (folder / "plan.json").write_bytes(sealed_plan)
+    (folder / "close.json").write_bytes(sealed("close", close))
     (folder / "merged.safetensors").write_bytes(merged)
     ws = open_workspace(root)
     if personal:
         own = pack_adapter(_shift(weights, -0.02), "fp32")
         write_personal(ws.site_home(SITE), own, 1, SITE, model_sha256(base, steps), 1.0)
     return ws
+
+
+def sealed(name: str, record: Record) -> bytes:
+    """A record of round 1 as the hub's mirror holds it."""
+    return seal(
+        SOMEBODY, f"global/rounds/0001/{name}.json", NOTHING_SEEN, json_bytes(record.model_dump(mode="json"))
+    )
 
 
 def _shift(weights: dict[str, Tensor], amount: float) -> dict[str, Factors]:

@@ -69,6 +69,12 @@ def round_1(shared: Trained) -> Trained:
     return shared
 
 
+def announce(round_1: Trained, record: bytes) -> None:
+    """What the faulty site announces, sealed by its own key: only what is inside is wrong."""
+    key, store = update_key(FAULTY, 1), round_1.ws.store
+    store.put(key, store.seals.sealed(key, record))
+
+
 def refusal(ws: Workspace) -> str:
     """Why the faulty site is out, after making sure that nobody else is."""
     record = admit_updates(ws, 1)
@@ -220,13 +226,13 @@ def test_a_package_above_the_limit_is_quarantined_before_it_is_read(round_1: Tra
     ids=["torn", "list", "pickle", "fields missing", "no text", "nested"],
 )
 def test_a_malformed_announcement_is_quarantined(round_1: Trained, data: bytes) -> None:
-    round_1.ws.store.put(update_key(FAULTY, 1), data)
+    announce(round_1, data)
     assert "Update" in refusal(round_1.ws)
 
 
 def test_an_announcement_with_an_unknown_field_is_quarantined(round_1: Trained) -> None:
-    data = round_1.update.replace(b"{", b'{"patients": ["Doe, John"],', 1)
-    round_1.ws.store.put(update_key(FAULTY, 1), data)
+    record = round_1.ws.store.seals.opened(update_key(FAULTY, 1), round_1.update)
+    announce(round_1, record.replace(b"{", b'{"patients": ["Doe, John"],', 1))
     assert "patients" in refusal(round_1.ws)
 
 

@@ -191,7 +191,7 @@ def test_a_late_update_that_fails_a_check_is_quarantined_once_with_the_round_it_
     elif fault == "passport":
         replace_update(ws, LATE, ws.store.get(adapter_key(LATE, 1)), plan_sha256="0" * 64)
     else:
-        ws.store.put(update_key(LATE, 1), b"{torn")
+        ws.store.put(update_key(LATE, 1), ws.store.seals.sealed(update_key(LATE, 1), b"{torn"))
     record = admit(ws, 2)
     assert (len(record.candidates), late(ws, record.round), record.missing) == (2, {}, ())
     (refusal,) = record.quarantined

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -169,6 +170,7 @@ def test_a_site_killed_while_it_trains_uploads_what_an_uninterrupted_one_does(
 
     resumed = ws.store.get(adapter_key("st-anna", 1))
     whole = new_run(tmp_path_factory, tmp_path / "whole", f"training.steps={STEPS}")
+    copytree(ws.root / "keys", whole.root / "keys", dirs_exist_ok=True)  # the same hub and hospitals
     ws.store.put("sites/st-anna/rounds/0001/update.json", b"gone")
     train_site(whole, 1, "st-anna")
     assert ws.store.get(adapter_key("st-anna", 1)) == resumed

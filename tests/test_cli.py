@@ -157,6 +157,8 @@ def test_a_store_without_credentials_ends_in_code_2_and_names_what_is_missing(
     run: Run, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CARDIOFED_S3_ENDPOINT", f"http://{HOST}:{free_port()}")
+    for name in ("ACCESS", "SECRET"):  # a machine that this process was before
+        monkeypatch.delenv(f"CARDIOFED_S3_{name}_KEY", raising=False)
     code, said = run("stage", "federate", "--root", root)
     assert code == 2
     assert "s3_access_key" in said and "s3_secret_key" in said

@@ -17,7 +17,7 @@ def _drawn() -> dict[str, int]:
     """Class → exit code of the drawing; a leaf has the code of the branch it hangs on."""
     codes: dict[str, int] = {}
     code = 0
-    for name, number in re.findall(r"^[│├└─ ]*(\w+Error)(?:\s+(\d))?", str(errors.__doc__), re.MULTILINE):
+    for name, number in re.findall(r"^[│├└─ ]*(\w+Error)(?:\s+(\d+))?", str(errors.__doc__), re.MULTILINE):
         code = int(number) if number else code
         codes[name] = code
     return codes

@@ -16,7 +16,14 @@ import report_files as files
 import torch
 from federation_files import found, new_run, play_round, use_store
 
-from model.errors import CardiofedError, ConfigError, KeyFileError, PackageError, UnreadableError
+from model.errors import (
+    CardiofedError,
+    ConfigError,
+    KeyFileError,
+    PackageError,
+    SignatureError,
+    UnreadableError,
+)
 from model.package import unpack_adapter
 from model.training import Training
 from tasks.cases import CASES_FILE, SiteCard, read_cases, read_volume
@@ -26,12 +33,14 @@ from tasks.files import sha256_bytes
 from tasks.history import read_history
 from tasks.homes import HOME_FILE, read_home, read_invitation
 from tasks.keys import read_key
-from tasks.ledger import base_key, card_key, get_record
+from tasks.ledger import base_key, card_key, get_record, put_record, roster_key
 from tasks.pretrain import read_base
+from tasks.registered import Roster, SiteKey
 from tasks.settings import Environment, load_params
 from tasks.slices import load_slices
 from tasks.store import Store
 from tasks.summary import read_cases as read_table
+from tasks.trust import have_all_identities, with_seals
 from tasks.unpack import open_package
 from tasks.weights import base_weights
 from tasks.workspace import open_workspace
@@ -108,7 +117,7 @@ READERS: dict[str, tuple[str, type[CardiofedError], Callable[[Path], object]]] =
     "invitation": ("invitation", ConfigError, read_invitation),
     "run": ("params.json", ConfigError, lambda p: open_workspace(p.parent)),
     "settings": ("params.yaml", ConfigError, load_params),
-    "mirrored record": ("plan.json", PackageError, read_round),
+    "mirrored record": ("plan.json", SignatureError, read_round),
 }
 
 
@@ -156,7 +165,11 @@ def test_a_pickle_in_place_of_what_the_store_holds_is_refused(
     with pytest.raises(PackageError, match="no safetensors file"):
         base_weights(store, base, tmp_path / "site")
     store.put(card_key("st-anna"), hostile)
-    with pytest.raises(PackageError, match="no JSON for a SiteCard"):
+    known = have_all_identities(tmp_path, ("st-anna",))
+    with_seals(store, tmp_path)
+    keys = {"st-anna": (SiteKey(identity=known["st-anna"], state="valid"),)}
+    put_record(store, roster_key(), Roster(sites=("st-anna",), keys=keys))
+    with pytest.raises(SignatureError, match="carries no seal"):
         get_record(store, card_key("st-anna"), SiteCard)
     with pytest.raises(PackageError):
         open_package(hostile, {"w": (2, 2)}, 4)

@@ -37,6 +37,7 @@ from tasks.limits import (
     parse_record,
 )
 from tasks.records import Architecture, Evaluation, MergeRecord, Plan, Ratings, Senders, Update, Verdict
+from tasks.seal import SEAL_BYTES
 from tasks.site_round import told_refusal
 from tasks.store import Store
 from tasks.workspace import Workspace
@@ -158,7 +159,7 @@ def test_what_json_can_say_with_measure_is_read_as_it_is(value: object) -> None:
 def test_a_long_announcement_is_refused_before_it_is_downloaded(store: Store) -> None:
     store.put(update_key(FAULTY, 1), b" " * (2 * N))
     received = store.bytes_received
-    with pytest.raises(PackageError, match=f"at most {N} are accepted"):
+    with pytest.raises(PackageError, match=f"at most {N + SEAL_BYTES} are accepted"):
         get_record(store, update_key(FAULTY, 1), Update)
     assert store.bytes_received == received
     assert find_answer(store, update_key(FAULTY, 1), Update) is None

@@ -145,7 +145,7 @@ def test_a_hospitals_key_is_registered_once_it_has_joined(
     own = read_identity(tmp_path / NEW).public
     assert roster.identity(NEW) == own and NEW not in roster.refused
     told = get_record(federation.store, federation_key(), FederationRecord)
-    assert told.keys[NEW] == own and told.hub == read_identity(federation.hub).public
+    assert told.identities[NEW] == own and told.hub == read_identity(federation.hub).public
     assert told.policies == tiny_params()
 
 

@@ -40,8 +40,10 @@ from tasks.ledger import (
     report_key,
 )
 from tasks.records import Record
+from tasks.seal import SEAL_BYTES
 from tasks.settings import Environment
 from tasks.store import Store
+from tasks.trust import have_all_identities, with_seals
 
 
 class Score(Record):
@@ -260,18 +262,28 @@ def test_a_round_that_cannot_be_is_refused(number: int) -> None:
         plan_key(number)
 
 
-def test_a_record_comes_back_equal_and_equal_records_have_equal_bytes(store: Store) -> None:
+SCORE = "global/score.json"
+
+
+@pytest.fixture
+def sealed(store: Store, tmp_path: Path) -> Store:
+    """The hub's store: records carry its seal."""
+    have_all_identities(tmp_path, ())
+    return with_seals(store, tmp_path)
+
+
+def test_a_record_comes_back_equal_and_equal_records_have_equal_bytes(sealed: Store) -> None:
     score = Score(case="p-01", dice=0.25, slices=(1, 2))
-    assert find_record(store, "score.json", Score) is None
-    assert put_record(store, "score.json", score) == put_record(store, "again.json", score)
-    assert get_record(store, "score.json", Score) == score == find_record(store, "score.json", Score)
-    assert store.get("score.json") == b'{"case":"p-01","dice":0.25,"slices":[1,2],"version":1}\n'
+    assert find_record(sealed, SCORE, Score) is None
+    assert put_record(sealed, SCORE, score) == put_record(sealed, SCORE, score)
+    assert get_record(sealed, SCORE, Score) == score == find_record(sealed, SCORE, Score)
+    assert sealed.get(SCORE).split(b"\n", 1)[1] == b'{"case":"p-01","dice":0.25,"slices":[1,2],"version":1}\n'
 
 
-def test_a_record_with_nan_is_not_written(store: Store) -> None:
+def test_a_record_with_nan_is_not_written(sealed: Store) -> None:
     with pytest.raises(PackageError, match="NaN"):
-        put_record(store, "score.json", Score(case="p-01", dice=float("nan")))
-    assert not store.exists("score.json")
+        put_record(sealed, SCORE, Score(case="p-01", dice=float("nan")))
+    assert not sealed.exists(SCORE)
 
 
 @pytest.mark.parametrize(
@@ -286,17 +298,17 @@ def test_a_record_with_nan_is_not_written(store: Store) -> None:
         (b"", "no JSON"),
     ],
 )
-def test_a_malformed_record_names_its_faults(store: Store, data: bytes, said: str) -> None:
-    store.put("score.json", data)
+def test_a_malformed_record_names_its_faults(sealed: Store, data: bytes, said: str) -> None:
+    sealed.put(SCORE, sealed.seals.sealed(SCORE, data))
     with pytest.raises(PackageError, match=said) as error:
-        get_record(store, "score.json", Score)
-    assert error.value.where == "score.json"
+        get_record(sealed, SCORE, Score)
+    assert error.value.where == SCORE
 
 
-def test_a_record_too_large_is_refused(store: Store) -> None:
-    store.put("score.json", b" " * 101)
-    with pytest.raises(PackageError, match="at most 100"):
-        get_record(store, "score.json", Score, max_bytes=100)
+def test_a_record_too_large_is_refused(sealed: Store) -> None:
+    sealed.put(SCORE, b" " * (101 + SEAL_BYTES))
+    with pytest.raises(PackageError, match=f"at most {100 + SEAL_BYTES}"):
+        get_record(sealed, SCORE, Score, max_bytes=100)
 
 
 # --- files
