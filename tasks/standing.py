@@ -199,7 +199,7 @@ def _times(files: Files, contact: Contact | None, hub: _Hub) -> dict[str, dateti
         "judged": files.get("verdict.json"),
         "adapted": files.get("evaluation.json"),
     }
-    return {step: time for step, time in at.items() if time is not None}
+    return {step: time.replace(microsecond=0) for step, time in at.items() if time}  # as the store tells it
 
 
 def _note(contact: Contact | None, refused: str | None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from federation_files import PARAMS_FILE
 
 from flows.bench_tables import scale_table
 from infra.s3_server import S3Server
+from tasks import trust
 from tasks.bench_run import prepare_patients
 from tasks.bench_scale import PHASES, RECORDS, TINY, PhaseCost, ScaleBench, in_all, play, site_counts
 from tasks.settings import lay_over, load_params
@@ -18,11 +21,13 @@ Played = tuple[list[PhaseCost], dict[str, int]]
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> dict[int, Played]:
-    """A round of few sites and one of many."""
+    """A round of few sites and one of many; the list of keys, read again every two seconds, is not counted anew."""
     torch.set_num_threads(1)
     root, params = tmp_path_factory.mktemp("scale"), lay_over(load_params(PARAMS_FILE), TINY)
     prepared, env = prepare_patients(root / "patients", params), s3_server.environment()
-    return {n: play(params, prepared, root / f"of-{n}", env, n) for n in (FEW, MANY)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trust, "_FRESH_S", math.inf)
+        return {n: play(params, prepared, root / f"of-{n}", env, n) for n in (FEW, MANY)}
 
 
 @pytest.mark.parametrize("phase", PHASES)
