@@ -36,6 +36,9 @@ from model.errors import (
     StoreUnreachableError,
     UnreadableError,
 )
+from tasks.audit.show import read_entries
+from tasks.audit.source import Bucket
+from tasks.audit.verify import verify_log
 from tasks.events import count_events
 from tasks.ledger import close_key, get_record
 from tasks.open import open_round
@@ -139,6 +142,10 @@ def test_two_rounds_complete_with_a_task_per_site_and_phase(start: NewRun) -> No
         of_sites = {f"{verb} {site}" for verb in ("train", "rate", "judge", "adapt") for site in SITES}
         assert set(seen.tasks) == hub | of_sites
         assert {run.state_name for run in seen.tasks.values()} == {"Completed"}
+    audited = verify_log(Bucket(ws.store))
+    assert (audited.faults, audited.rounds) == ((), 2)
+    started = [entry.facts["by"] for entry in read_entries(Bucket(ws.store)) if entry.kind == "started"]
+    assert started == ["hand", "hand"]
 
 
 def test_a_site_with_a_broken_cache_degrades_the_round_and_tells_nothing_of_its_files(start: NewRun) -> None:
