@@ -34,11 +34,12 @@ def judge_strata(cases: pd.DataFrame, seed: int, fewest: int = FEWEST) -> tuple[
     Returns:
         A finding per stratum, structure and metric, in a fixed order.
     """
+    errors = _ef_errors(cases)
     return tuple(
         finding
         for kind in KINDS
         for stratum, rows in members_of(cases, "all" if kind == "structure" else kind).items()
-        for finding in _of_stratum(rows, kind, stratum, seed, fewest)
+        for finding in _of_stratum(rows, errors, (kind, stratum), seed, fewest)
     )
 
 
@@ -52,19 +53,22 @@ def undecided_findings(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.verdict == "not decidable")
 
 
-def _of_stratum(rows: pd.DataFrame, kind: str, stratum: str, seed: int, fewest: int) -> Iterator[Finding]:
+def _of_stratum(
+    rows: pd.DataFrame, errors: dict[str, pd.DataFrame], place: tuple[str, str], seed: int, fewest: int
+) -> Iterator[Finding]:
     for structure in STRUCTURES:
         own = rows[rows["structure"] == structure]
         for metric, higher in METRICS.items():
             pairs = _pairs(own, metric)
             found = _compare(pairs, seed, fewest, higher)
-            yield _finding((kind, stratum, structure, metric), found, len(pairs))
+            yield _finding((*place, structure, metric), found, len(pairs))
+    patients = pd.MultiIndex.from_frame(rows[["site", "patient"]].drop_duplicates())
     for ventricle in VENTRICLES:
-        errors = _ef_errors(rows, ventricle)
-        defined = errors.dropna()
+        own = errors[ventricle][errors[ventricle].index.isin(patients)]
+        defined = own.dropna()
         arrays = defined[CANDIDATE].to_numpy(float), defined[RELEASED].to_numpy(float)
         biases = compare_bias(*arrays, np.random.default_rng(seed), fewest)
-        yield _finding((kind, stratum, ventricle, EF_BIAS), biases, len(errors))
+        yield _finding((*place, ventricle, EF_BIAS), biases, len(own))
 
 
 def _pairs(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -81,12 +85,14 @@ def _compare(pairs: pd.DataFrame, seed: int, fewest: int, higher: bool) -> Compa
     return compare_means(*arrays, sites, np.random.default_rng(seed), fewest, higher)
 
 
-def _ef_errors(rows: pd.DataFrame, ventricle: str) -> pd.DataFrame:
-    """EF minus reference under both models; index (site, patient)."""
-    (ef,) = (q for q in QUANTITIES if q.key == f"{ventricle.lower()}_ef_percent")
-    patients = patient_table(rows)
-    patients["error"] = patients[ef.predicted] - patients[ef.reference]
-    return _side_by_side(patients, ["site", "patient"], "error")
+def _ef_errors(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Ventricle → EF minus reference under both models; index (site, patient)."""
+    patients, errors = patient_table(cases), {}
+    for ventricle in VENTRICLES:
+        (ef,) = (q for q in QUANTITIES if q.key == f"{ventricle.lower()}_ef_percent")
+        signed = patients.assign(error=patients[ef.predicted] - patients[ef.reference])
+        errors[ventricle] = _side_by_side(signed, ["site", "patient"], "error")
+    return errors
 
 
 def _side_by_side(rows: pd.DataFrame, index: list[str], value: str) -> pd.DataFrame:
