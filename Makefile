@@ -40,7 +40,7 @@ demo: setup
 	$(BIN)/cardiofed demo
 
 test: setup
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses logical --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow --timeout 1800 --ignore tests/chaos

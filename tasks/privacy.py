@@ -25,6 +25,8 @@ def keep_errors(home: Path) -> None:
     """
     kept = logging.FileHandler(home / ERRORS_FILE, delay=True)
     kept.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for before in _log.handlers:
+        before.close()
     _log.handlers[:] = [kept]
 
 

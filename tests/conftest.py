@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one real S3 server per session, one bucket of its own per test."""
+"""Fixtures for all tests: one real S3 server per worker, one bucket of its own per test."""
 
 from __future__ import annotations
 
@@ -20,8 +20,18 @@ _BUCKETS = (f"test-{number:04d}" for number in itertools.count())
 
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors, but not one that DVC's own code causes in a library of its."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' networks are tiny, and workers share the cores
     os.environ.setdefault("PREFECT_HOME", tempfile.mkdtemp(prefix="prefect-home-"))  # not the user's own
     config.addinivalue_line("filterwarnings", "ignore:_NoneStep.value will soon raise:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_environment() -> Iterator[None]:
+    """What the tests of a file made of this process (a site's, the hub's) ends with them."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
