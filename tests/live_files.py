@@ -49,7 +49,7 @@ T = TypeVar("T")
 PATIENCE_S = 240.0
 """For any one thing to happen; a machine that does much else is slow to start processes."""
 ENDED = {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED}
-_QUICK = ("pretrain.steps=10", "judge.tolerance=0.99")
+_QUICK = ("pretrain.steps=10", "judge.tolerance=0.99", "privacy.encrypt=true")
 _RUN = "live"
 
 

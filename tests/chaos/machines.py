@@ -35,6 +35,7 @@ PROGRAM = str(Path(sys.executable).parent / "cardiofed")
 SETTINGS = (
     "training.steps=400",  # seconds, so that there is something to interrupt
     "federation.rounds=9999",
+    "privacy.encrypt=true",
     f"federation.deadlines={{{', '.join(f'{site}: 900' for site in SITES)}}}",
 )
 UP_S = 400.0
