@@ -18,6 +18,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from flows.retries import prefect_client
+from flows.schedule import check_cron
 from model.errors import ConfigError
 from tasks.homes import HUB
 
@@ -112,9 +113,6 @@ def _limit(entry: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _schedule(entry: dict[str, Any]) -> DeploymentScheduleCreate:
-    try:
-        when = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
-    except ValueError as error:
-        mend = "write five fields, such as '0 2 * * *' for every night at two"
-        raise ConfigError(f"'{entry['cron']}' is no cron schedule", "schedule", mend) from error
+    check_cron(entry["cron"])
+    when = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
     return DeploymentScheduleCreate(schedule=when, active=entry["active"])

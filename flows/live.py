@@ -12,6 +12,7 @@ from flows import stages
 from flows.invitations import invite_site
 from flows.live_tls import end_strayed_workers, have_tls
 from flows.only_one import only_one
+from flows.schedule import check_cron
 from flows.stages import Source, has_base
 from infra.prefect_server import prefect_environment, start_prefect
 from infra.s3_server import S3Server, start_s3
@@ -61,7 +62,7 @@ def bring_up(
         source: the data set, and how hospitals are formed from it.
         say: told every step in a line.
         cron: when rounds start; None for the schedule of ``prefect.yaml``, empty for none.
-        database_url: of Prefect; None for SQLite in the folder.
+        database_url: of Prefect, empty for SQLite in the folder; None for the one before, first SQLite.
         s3_port: of the store; None for a free one.
         prefect_port: of Prefect; None for a free one.
         tls: whether both speak TLS alone, with a certificate of this machine's own CA; None for as it was, first no.
@@ -70,9 +71,11 @@ def bring_up(
         Addresses and hospitals.
 
     Raises:
-        ConfigError: the folder holds a federation of other settings or data.
+        ConfigError: the folder holds a federation of other settings or data, or the schedule cannot be read.
         ServerError: a server does not start.
     """
+    if cron:
+        check_cron(cron)
     with only_one(root):
         source = replace(source, data=source.data.resolve())  # workers run in folders of their own
         stages.claim(root, params, source, None)

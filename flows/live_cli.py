@@ -35,7 +35,9 @@ def up(
     ] = None,
     database_url: Annotated[
         str | None,
-        typer.Option(help="Prefect's database, such as postgresql+asyncpg://…; SQLite when left out."),
+        typer.Option(
+            help="Prefect's database, such as postgresql+asyncpg://…; empty for SQLite; as before when left out."
+        ),
     ] = None,
     s3_port: Port = None,
     prefect_port: Port = None,

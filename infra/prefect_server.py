@@ -12,10 +12,12 @@ from pathlib import Path
 
 from infra.ports import HOST
 from infra.prefect_sqlite import sqlite_url
-from infra.process import PID_FILE, Service, child_environment, serve
+from infra.process import PID_FILE, Service, child_environment, serve, stop
 from infra.tls import Certificate, presents
+from tasks.files import write_atomic
 from tasks.trusted_ca import CA_FILE, trusted_for_prefect
 
+DATABASE_FILE = "database-url"
 _PATIENCE_S = 300.0
 
 
@@ -42,7 +44,8 @@ def start_prefect(
         folder: holds its home, its SQLite database, its pages and its log; made when missing.
         port: the wanted one; None for a free one that the folder remembers.
         keep: whether the server outlives this process; ``stop`` its pid file then.
-        database_url: as SQLAlchemy writes it, such as ``postgresql+asyncpg://…``; None for SQLite in the folder.
+        database_url: as SQLAlchemy writes it, such as ``postgresql+asyncpg://…``, empty for SQLite in the folder;
+            None for the one before, first SQLite. A server that runs on another one ends.
         tls: its certificate; None for plain http.
 
     Returns:
@@ -52,10 +55,11 @@ def start_prefect(
         ServerError: port taken or not healthy within 300 s; with the end of the log.
     """
     folder = folder.absolute()
+    database = _database(folder, database_url)
     service = Service(
         name="Prefect",
         command=lambda at: _command(at, tls),
-        environment=lambda at: child_environment(folder, _settings(folder, _url(at, tls), database_url)),
+        environment=lambda at: child_environment(folder, _settings(folder, _url(at, tls), database)),
         answers=lambda at: _healthy(at, tls),
         patience_s=_PATIENCE_S,
     )
@@ -90,12 +94,23 @@ def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _settings(folder: Path, url: str, database_url: str | None) -> dict[str, str]:
+def _database(folder: Path, wanted: str | None) -> str:
+    """Where the server keeps its runs; the folder remembers it as it does the port."""
+    file = folder / DATABASE_FILE
+    known = file.read_text() if file.exists() else ""
+    if wanted is not None and wanted != known:
+        stop(folder / PID_FILE)
+        write_atomic(file, wanted.encode(), mode=0o600)  # a password may stand in it
+        known = wanted
+    return known or sqlite_url(folder / "home" / ".prefect" / "prefect.db")
+
+
+def _settings(folder: Path, url: str, database: str) -> dict[str, str]:
     home = folder / "home" / ".prefect"
     return {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url or sqlite_url(home / "prefect.db"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         "PREFECT_SERVER_UI_API_URL": f"{url}/api",  # else the pages look on port 4200
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",

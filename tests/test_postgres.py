@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.ports import choose_port
-from infra.prefect_server import PrefectServer, start_prefect
+from infra.prefect_server import DATABASE_FILE, PrefectServer, start_prefect
 from infra.process import stop
 
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
@@ -60,8 +60,11 @@ def test_prefect_on_postgresql_keeps_what_it_knows_over_a_restart(database_url: 
     server = start_prefect(folder, database_url=database_url)
     ask(server, "/work_pools/", {"name": "site-hillcrest", "type": "process"})
     assert stop(server.pid_file)
-    again = start_prefect(folder, database_url=database_url)
-    names = {pool["name"] for pool in ask(again, "/work_pools/filter", {})}
-    stop(again.pid_file)
-    assert names == {"site-hillcrest"}
+    again = start_prefect(folder)  # the folder remembers it, a password among it
+    assert (folder / DATABASE_FILE).stat().st_mode & 0o777 == 0o600
     assert not list(folder.rglob("prefect.db"))
+    names = {pool["name"] for pool in ask(again, "/work_pools/filter", {})}
+    plain = start_prefect(folder, database_url="")
+    assert plain.pid != again.pid and not ask(plain, "/work_pools/filter", {})
+    stop(plain.pid_file)
+    assert names == {"site-hillcrest"}
