@@ -12,14 +12,12 @@ import ctypes
 import gc
 import math
 import mmap
-import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,6 +33,7 @@ from model.package import Dtype, PackageView, pack_adapter, unpack_adapter
 from model.seeds import derive_generator
 from model.streaming import merge_sources
 from tasks.settings import Params
+from tasks.variables import variables
 
 PAPER_CHANNELS = (32, 64, 128, 256, 512)
 """The network of 26 MB."""
@@ -252,7 +251,10 @@ def measure_method(method: str, case: Case, tiny: Case) -> tuple[MethodCost, boo
         Time and memory, and whether the peak could be reset before.
     """
     pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
-    with _inherited(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"), pool:
+    with (
+        variables({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
+        pool,
+    ):  # read when a child loads torch
         return pool.submit(run_method, method, case, tiny).result()
 
 
@@ -325,20 +327,6 @@ def _drawn(like: Tensor, rank: int, generator: torch.Generator) -> Factors:
 def _site_update(like: Tensor, common: Factors, rank: int, generator: torch.Generator) -> Factors:
     own = _drawn(like, rank, generator)
     return Factors(common.B[:, :rank] + own.B, common.A[:rank] + own.A)
-
-
-@contextmanager
-def _inherited(**variables: str) -> Iterator[None]:
-    """Set variables that a library reads when a child process loads it, and no other way."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _give_back_blocks() -> None:

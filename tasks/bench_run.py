@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -28,6 +27,7 @@ from tasks.records import Architecture, Base
 from tasks.settings import Environment, Params
 from tasks.store import ObjectInfo, Store
 from tasks.trust import with_seals
+from tasks.variables import variables
 from tasks.workspace import Workspace
 
 PATIENTS = 3
@@ -165,22 +165,13 @@ def make_run(
     return MeteredWorkspace(root, params, env), _untrained(root / "base", params)
 
 
-@contextmanager
-def speaking_to(env: Environment) -> Iterator[None]:
+def speaking_to(env: Environment) -> AbstractContextManager[None]:
     """Let tasks that look into the environment for their store find this one."""
     own = {
         f"CARDIOFED_{name.upper()}": str(value) for name, value in env.model_dump(exclude_none=True).items()
     }
     own["CARDIOFED_S3_SECRET_KEY"] = env.s3_secret_key.get_secret_value()
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    return variables(own)
 
 
 def _untrained(home: Path, params: Params) -> Base:

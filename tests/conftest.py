@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from infra.process import stop
 from infra.s3_server import S3Server, start_s3
 from tasks.settings import Environment
 from tasks.store import Store
+
+if TYPE_CHECKING:
+    from federation_files import NewRun
 
 _BUCKETS = (f"test-{number:04d}" for number in itertools.count())
 
@@ -55,3 +59,17 @@ def store(s3_environment: Environment) -> Store:
     made = Store(s3_environment)
     made.ensure_bucket()
     return made
+
+
+@pytest.fixture
+def start(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    s3_environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+) -> NewRun:
+    """A founded federation under ``section.key=value`` settings, in an empty bucket."""
+    from federation_files import found, new_run, use_store  # torch heeds OMP_NUM_THREADS when it is imported
+
+    use_store(monkeypatch, s3_environment)
+    return lambda *overrides: found(new_run(tmp_path_factory, tmp_path / "run", *overrides))

@@ -56,6 +56,7 @@ SETTINGS = (
 )
 """Some layers wide enough for LoRA, some not, some frozen; the budgets hold everything. Seconds, not minutes."""
 
+NewRun = Callable[..., Workspace]
 PARAMS_FILE = Path(__file__).resolve().parent.parent / "params.yaml"
 
 

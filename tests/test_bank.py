@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import report_files
 from federation_files import (
     PARAMS_FILE,
     SITES,
+    NewRun,
     delete,
     finish_round,
-    found,
-    new_run,
     objects,
     play_round,
     replace_update,
     trained,
-    use_store,
 )
 
 from model.errors import RoundError
@@ -44,26 +41,13 @@ from tasks.merge import merge_updates
 from tasks.open import open_round
 from tasks.rate import assigned_to, rate_candidates
 from tasks.records import Candidates, FederationRecord, MergeRecord, Receipt
-from tasks.settings import Environment, load_params
+from tasks.settings import load_params
 from tasks.study.run import _determining
 from tasks.train import train_site
 from tasks.workspace import Workspace
 
 LATE, IN_TIME = "lakeside", ("hillcrest", "st-anna")
 AVERAGE = "merge.mode=average"  # quicker, where ratings play no part
-NewRun = Callable[..., Workspace]
-
-
-@pytest.fixture
-def start(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> NewRun:
-    """A founded federation under ``section.key=value`` settings, in an empty bucket."""
-    use_store(monkeypatch, s3_environment)
-    return lambda *overrides: found(new_run(tmp_path_factory, tmp_path / "run", *overrides))
 
 
 def played_late(ws: Workspace, number: int = 1) -> Workspace:

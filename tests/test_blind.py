@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from federation_files import SITES, delete, found, new_run, replace_update, trained, use_store
+from federation_files import SITES, NewRun, delete, replace_update, trained
 from hypothesis import given
 from hypothesis import strategies as st
 from report_files import PARAMS, plan
@@ -29,7 +28,6 @@ from tasks.ledger import (
 from tasks.payloads import get_payload
 from tasks.rate import assigned_to
 from tasks.records import Candidate, Plan, Senders, Update
-from tasks.settings import Environment
 from tasks.trust import HUB
 from tasks.workspace import Workspace
 
@@ -37,15 +35,9 @@ N_SITES, DRAWS = 8, 400
 
 
 @pytest.fixture
-def ws(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Workspace:
+def ws(start: NewRun) -> Workspace:
     """A round with three updates of different sizes."""
-    use_store(monkeypatch, s3_environment)
-    made = trained(found(new_run(tmp_path_factory, tmp_path / "run")))
+    made = trained(start())
     layers = unpack_adapter(made.store.get(adapter_key("lakeside", 1)))
     replace_update(made, "lakeside", pack_adapter(layers, "fp32"))
     return made

@@ -11,15 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from federation_files import (
-    SITES,
-    delete,
-    found,
-    new_run,
-    objects,
-    trained,
-    use_store,
-)
+from federation_files import SITES, NewRun, delete, objects, trained
 
 import tasks.merge
 import tasks.train
@@ -49,13 +41,11 @@ from tasks.open import open_round
 from tasks.packing import Parcel, pack_parcel
 from tasks.pretrain import need_base
 from tasks.records import Close, MergeRecord, Plan, Score, Step, Update, Verdict, model_sha256
-from tasks.settings import Environment
 from tasks.store import Store
 from tasks.train import read_residual, train_site
 from tasks.weights import base_weights, round_weights
 from tasks.workspace import Workspace
 
-NewRun = Callable[..., Workspace]
 UPLOAD, DOWNLOAD = 1000, 1500
 TIGHT = ("merge.mode=average", f"package.upload_bytes={UPLOAD}", f"package.download_bytes={DOWNLOAD}")
 """Budgets that cut at every site and in every merge."""
@@ -66,18 +56,6 @@ NOTHING = {"1.0": -0.2, "0.5": -0.2, "0.25": -0.2}
 
 class PowerCutError(BaseException):
     """What no code catches."""
-
-
-@pytest.fixture
-def start(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> NewRun:
-    """A founded federation under ``section.key=value`` settings, in an empty bucket."""
-    use_store(monkeypatch, s3_environment)
-    return lambda *overrides: found(new_run(tmp_path_factory, tmp_path / "run", *overrides))
 
 
 @contextmanager

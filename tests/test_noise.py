@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from federation_files import SITES, delete, finish_round, found, new_run, trained, use_store
+from federation_files import SITES, NewRun, delete, finish_round, trained
 from scipy.stats import norm
 from test_feedback import power_cut
 
@@ -22,27 +20,19 @@ from tasks.events import count_events
 from tasks.ledger import adapter_key, get_record, merge_key, put_record, update_key
 from tasks.open import open_round
 from tasks.records import MergeRecord, Spent, Update
-from tasks.settings import Dp, Environment
+from tasks.settings import Dp
 from tasks.spending import BOOK_FILE, add_noise, epsilon_of, spending
 from tasks.train import train_site
 from tasks.workspace import Workspace
 
-NewRun = Callable[..., Workspace]
 CLIP, NOISE, DELTA = 2.0, 0.5, 1e-5
 NOISY = f"privacy.dp={{clip: {CLIP}, noise: {NOISE}, delta: {DELTA:.7f}}}"
 
 
 @pytest.fixture
-def start(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> NewRun:
+def start(start: NewRun) -> NewRun:
     """A founded federation whose updates get noise, without rating."""
-    use_store(monkeypatch, s3_environment)
-    settings = ("merge.mode=average", NOISY)
-    return lambda *more: found(new_run(tmp_path_factory, tmp_path / "run", *settings, *more))
+    return lambda *more: start("merge.mode=average", NOISY, *more)
 
 
 def adapter(length: float) -> dict[str, Factors]:

@@ -6,14 +6,13 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import prefect.settings
 import pytest
-from federation_files import SITES, found, new_run, use_store
+from federation_files import SITES, NewRun
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterTaskRunId
@@ -43,15 +42,12 @@ from tasks.events import count_events
 from tasks.ledger import close_key, get_record
 from tasks.open import open_round
 from tasks.records import Close
-from tasks.settings import Environment
 from tasks.workspace import Workspace
 
 LATE_S = 30.0
 """Longest that the server may take to show what it was told."""
 
 WORDS = "patient007.nii.gz in /data/hospital"
-
-NewRun = Callable[..., Workspace]
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
         _send_last_words()
     stop(started.pid_file)
-
-
-@pytest.fixture
-def start(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> NewRun:
-    """A founded federation under ``section.key=value`` settings, in an empty bucket."""
-    use_store(monkeypatch, s3_environment)
-    return lambda *overrides: found(new_run(tmp_path_factory, tmp_path / "run", *overrides))
 
 
 def shown(state: State[Any], tasks: int) -> Shown:

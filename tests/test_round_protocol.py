@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from federation_files import (
     SITES,
+    NewRun,
     delete,
     finish_round,
-    found,
-    new_run,
     objects,
     play_round,
     replace_update,
     trained,
-    use_store,
 )
 
 from model.errors import ConfigError, DiskError, IntegrityError, ObjectMissingError, RoundError
@@ -69,26 +66,11 @@ from tasks.records import (
     Update,
     Verdict,
 )
-from tasks.settings import Environment
 from tasks.study.members import read_members
 from tasks.study.scenarios import SCENARIOS
 from tasks.train import train_site
 from tasks.weights import base_weights, round_weights
 from tasks.workspace import Workspace
-
-NewRun = Callable[..., Workspace]
-
-
-@pytest.fixture
-def start(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> NewRun:
-    """A founded federation under ``section.key=value`` settings, in an empty bucket."""
-    use_store(monkeypatch, s3_environment)
-    return lambda *overrides: found(new_run(tmp_path_factory, tmp_path / "run", *overrides))
 
 
 def sha256_of(ws: Workspace, key: str) -> str:

@@ -9,7 +9,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from federation_files import SITES, delete, finish_round, found, new_run, play_round, trained, use_store
+from federation_files import (
+    SITES,
+    NewRun,
+    delete,
+    finish_round,
+    found,
+    new_run,
+    play_round,
+    trained,
+    use_store,
+)
 
 from model.errors import RoundError
 from tasks.admit import admit_updates
@@ -48,15 +58,9 @@ SITE, *OTHERS = SITES
 
 
 @pytest.fixture
-def ws(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Workspace:
+def ws(start: NewRun) -> Workspace:
     """A founded federation of three hospitals, no round opened."""
-    use_store(monkeypatch, s3_environment)
-    return found(new_run(tmp_path_factory, tmp_path / "run"))
+    return start()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from federation_files import PARAMS_FILE, SITES, delete, found, new_run, use_store
+from federation_files import PARAMS_FILE, SITES, NewRun, delete, use_store
 
 from flows.bench_tables import link_table
 from infra.thin_link import THIN, LinkSpec, ThinLink
@@ -138,15 +138,9 @@ def test_small_requests_survive_many_resets(store: Store, s3_environment: Enviro
 
 
 @pytest.fixture
-def hub(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    s3_environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Workspace:
+def hub(start: NewRun, s3_environment: Environment) -> Workspace:
     """A founded federation of three hospitals, no round opened."""
-    use_store(monkeypatch, s3_environment)
-    hub = found(new_run(tmp_path_factory, tmp_path / "run"))
+    hub = start()
     assert hub.store.endpoint == s3_environment.s3_endpoint
     return hub
 
