@@ -28,7 +28,10 @@ from tasks.store import Store
 from tasks.trust import HUB
 from tasks.workspace import Workspace
 
-MUTABLE = ("contact.json", "waiting.json", "global/hub.json", "global/current.json", "global/federation.json")
+MUTABLE = (
+    *("contact.json", "waiting.json", "doctor.json", "head.json", ".age"),
+    *("global/hub.json", "global/current.json", "global/federation.json"),
+)
 """Written again and again; all else stays as it was written."""
 _OWN_TO_A_RUN = {"plan_sha256", "merge_sha256", "verdicts_sha256", "closed"}
 """Fields of a close that hold times, or hashes of records that hold times and nonces."""

@@ -101,7 +101,7 @@ class Chaos:
         play(self.twin, number, fresh, late, before_admission)
         close = check_round(self.federation, self.twin, number, self.spoilt)
         after = immutable(self.federation)
-        assert {key: after.get(key) for key in self._before} == self._before
+        assert not {key for key, sha256 in self._before.items() if after.get(key) != sha256}
         word = f"{close.outcome}, degraded" if close.degraded else close.outcome
         self.table.ended(number, word, self.federation.presses)
         self.last, self.sound = number, True
