@@ -16,6 +16,7 @@ from tasks.ledger import checked_name
 
 if TYPE_CHECKING:
     from tasks.predict.choice import Choice, Comparison
+    from tasks.predict.ready import ReadyModel
     from tasks.predict.result import Result
     from tasks.predict.shelf import Shelf
 
@@ -24,10 +25,15 @@ console = Console()
 Site = Annotated[str | None, typer.Option(help="The hospital whose choice and personal adapter count.")]
 Number = Annotated[
     int | None,
-    typer.Option("--round", min=1, max=9999, help="Of a closed round; the last one when left out."),
+    typer.Option(
+        "--round", min=1, max=9999, help="Of a closed round; the released one's when left out, else the last."
+    ),
 ]
 Run = Annotated[str, typer.Option(help="Name of the run whose models are used.")]
-Home = Annotated[Path | None, typer.Option(help="This machine's own folder, in place of a run's.")]
+Home = Annotated[
+    Path | None,
+    typer.Option(help="This machine's own folder, in place of a run's; found when you are in it."),
+]
 
 
 def predict(
@@ -54,6 +60,7 @@ def predict(
     chosen, why = model_for(shelf, model, number)
     result = run_predict(source, out, chosen, why, other_model(shelf, chosen), ed, es)
     _show(result, out)
+    _say_if_passed_by(shelf, chosen)
 
 
 def site_compare(
@@ -71,9 +78,8 @@ def site_compare(
     _show_comparison(found)
     console.print(f"Choose with: cardiofed site use {'|'.join(found.models)}", soft_wrap=True)
     choice = choice_in_force(shelf)
-    console.print(
-        _said(choice) if choice else "none is chosen: predict uses the global model", soft_wrap=True
-    )
+    none = f"none is chosen: predict uses the global model{_of_round(found.round, _channel(shelf))}"
+    console.print(_said(choice) if choice else none, soft_wrap=True)
 
 
 def site_use(
@@ -114,6 +120,8 @@ def shelf_of(runs: Path, run: str, home: Path | None, site: str | None) -> Shelf
 
     root = runs / checked_name(run, "run")
     name = None if site is None else checked_name(site)
+    if home is None and not root.exists() and Path(HOME_FILE).exists():  # an engineer in a machine's folder
+        home = Path.cwd()
     if home is None and (root / HUB / HOME_FILE).exists():  # `cardiofed up`: a folder per machine
         home = root / HUB if name is None else root / "hospitals" / name
         if not home.exists():
@@ -136,12 +144,33 @@ def _unknown_site(name: str | None, known: list[str], where: Path) -> ConfigErro
     return ConfigError(f"'{name}' takes no part", str(where), f"use one of {', '.join(sorted(known))}")
 
 
+def _channel(shelf: Shelf) -> str:
+    from tasks.release.channel import CHANNEL
+
+    return f"{CHANNEL} {shelf.released.release}" if shelf.released else ""
+
+
+def _of_round(number: int | None, channel: str) -> str:
+    """Such as ``, clinical v1.0.0 (round 2)``."""
+    if number is None:
+        return ""
+    return f", {channel} (round {number})" if channel else f", round {number} (not released)"
+
+
+def _say_if_passed_by(shelf: Shelf, used: ReadyModel) -> None:
+    """A choice, or a round that was asked for, stays what it was when the channel goes on."""
+    fact = shelf.released
+    if fact and used.name != "base" and not used.release:
+        said = f"the clinical channel holds another model: {fact.release}, of round {fact.round}"
+        console.print(said, style="yellow", soft_wrap=True)
+
+
 def _show(result: Result, out: Path) -> None:
     used = result.model
     whose = f" of {used.site}" if used.site else ""
-    after = "" if used.round is None else f", round {used.round}"
+    after = " as shipped" if used.name == "base" else _of_round(used.round, used.channel)
     console.print(
-        f"model: {used.name}{whose}{after} ({used.chosen_by}), {used.model_sha256[:12]}", soft_wrap=True
+        f"model: {used.name}{whose}{after}; {used.chosen_by}; {used.model_sha256[:12]}", soft_wrap=True
     )
     if result.ed is not None:
         console.print(f"ED is phase {result.ed}, ES phase {result.es} ({result.phases_from})")

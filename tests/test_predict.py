@@ -174,9 +174,9 @@ def test_base_global_and_personal_are_three_models(shelf: Shelf) -> None:
     assert models[0].model_sha256 != models[1].model_sha256 == models[2].model_sha256
     assert models[2].personal_sha256 and models[2].site == SITE and models[1].site == ""
     assert other_model(shelf, models[1]).name == "personal"  # type: ignore[union-attr]
-    assert (
-        other_model(replace(shelf, site=""), models[1]) == "there is no personal adapter of this round here"
-    )
+    assert "no hospital is named" in str(other_model(replace(shelf, site=""), models[1]))
+    personal_file(shelf.home, 1).unlink()
+    assert other_model(shelf, models[1]) == f"{SITE} has no personal adapter of round 1 here"
 
 
 def flip(path: Path, at: int = -3) -> None:
@@ -256,10 +256,10 @@ def test_the_command_says_its_numbers_and_its_doubts(tmp_path: Path) -> None:
         "2",
     ]
     said = CliRunner().invoke(app, [*common, "--out", str(tmp_path / "out")], catch_exceptions=False)
-    assert said.exit_code == 0 and "global, round 1 (the default)" in said.output
+    assert said.exit_code == 0 and "global, round 1 (not released); the default; " in said.output
     assert "doubt: " in said.output, "an untrained model is doubtful"
     written = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert written["flags"] and written["model"]["round"] == 1
+    assert written["flags"] and written["model"]["round"] == 1 and written["model"]["channel"] == ""
     assert voxel_sizes(nib.load(tmp_path / "out" / "mask.nii.gz").affine).tolist() == pytest.approx(
         SPACING_MM
     )

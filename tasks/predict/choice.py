@@ -65,7 +65,7 @@ def compare_models(shelf: Shelf, number: int | None = None) -> Comparison:
 
     Args:
         shelf: of a site.
-        number: of a closed round; None for the last one.
+        number: of a closed round; None for the released one's, before the first release for the last.
 
     Returns:
         The numbers, also kept in the site's folder.
@@ -106,7 +106,7 @@ def use_model(shelf: Shelf, name: Name, number: int | None = None) -> Choice:
     Args:
         shelf: of a site.
         name: base, global or personal.
-        number: of a closed round; None for the last one.
+        number: of a closed round; None for the released one's, before the first release for the last.
 
     Returns:
         The choice, kept in the site's folder beside the earlier ones.

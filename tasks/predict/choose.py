@@ -1,4 +1,4 @@
-"""Which model segments: the one asked for, or the one the site has chosen, or the global one."""
+"""Which model segments: the one asked for, or the one the site has chosen, or the released global one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def model_for(shelf: Shelf, asked: str | None, number: int | None) -> tuple[Read
     Args:
         shelf: where models lie.
         asked: base, global or personal; None for the default.
-        number: of a closed round; None for the chosen one, or the last.
+        number: of a closed round; None for the chosen one, else the released one's, else the last.
 
     Returns:
         The model, and why it is this one.
@@ -65,6 +65,8 @@ def other_model(shelf: Shelf, chosen: ReadyModel) -> ReadyModel | str:
     """
     if chosen.name == "base":
         return "the base has no counterpart"
+    if not shelf.site:
+        return "no hospital is named whose personal model could be compared"
     if "personal" not in offered(shelf, chosen.round):
-        return "there is no personal adapter of this round here"
+        return f"{shelf.site} has no personal adapter of round {chosen.round} here"
     return ready_model(shelf, "global" if chosen.name == "personal" else "personal", chosen.round)

@@ -38,6 +38,7 @@ class ReadyModel:
         personal_sha256: of the personal adapter; None for shared models.
         grid: of the network.
         weights: state dict.
+        release: whose model it is, or is built on, in the clinical channel now; empty for none.
     """
 
     name: Name
@@ -48,6 +49,7 @@ class ReadyModel:
     personal_sha256: str | None
     grid: Grid
     weights: dict[str, Tensor]
+    release: str = ""
 
     @property
     def predict(self) -> Predict:
@@ -61,7 +63,7 @@ def ready_model(shelf: Shelf, name: Name, number: int | None = None) -> ReadyMod
     Args:
         shelf: where it lies.
         name: which one.
-        number: of the closed round; None for the last one.
+        number: of the closed round; None for the released one's, before the first release for the last.
 
     Returns:
         The model.
@@ -92,8 +94,9 @@ def ready_model(shelf: Shelf, name: Name, number: int | None = None) -> ReadyMod
         adapter, personal = unpack_adapter(data), passport.adapter_sha256
         check_fit(adapter, {key: tuple(value.shape) for key, value in weights.items()}, ANY_RANK)
         weights = fold(weights, adapter)
-    site = shelf.site if name == "personal" else ""
-    return ReadyModel(name, plan.round, site, plan.base, model, personal, grid, weights)
+    site, fact = shelf.site if name == "personal" else "", shelf.released
+    release = fact.release if fact and name != "base" and fact.model_sha256 == model else ""
+    return ReadyModel(name, plan.round, site, plan.base, model, personal, grid, weights, release)
 
 
 def offered(shelf: Shelf, number: int | None) -> tuple[Name, ...]:

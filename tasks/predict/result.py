@@ -47,6 +47,9 @@ class ModelResult(_Part):
     name: str
     chosen_by: str = Field(description="asked for, the site's choice, or the default")
     round: int | None
+    channel: str = Field(
+        description="clinical, and the release whose model it is or is built on; empty: not released"
+    )
     site: str
     base_sha256: str
     model_sha256: str

@@ -43,6 +43,7 @@ from tasks.predict.result import (
 )
 from tasks.predict.segment import Segmented, find_heart, segment_phases
 from tasks.predict.source import Study, read_study
+from tasks.release.channel import CHANNEL
 
 MASK_FILE, JSON_FILE, CSV_FILE, SEG_FOLDER = "mask.nii.gz", "results.json", "results.csv", "seg"
 STILL = "phase"
@@ -183,6 +184,7 @@ def _result(
             name=model.name,
             chosen_by=chosen_by,
             round=model.round,
+            channel=f"{CHANNEL} {model.release}" if model.release else "",
             site=model.site,
             base_sha256=model.base.sha256,
             model_sha256=model.model_sha256,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,15 +24,17 @@ from model.errors import (
 )
 from tasks.files import json_bytes, sha256_bytes, sha256_file, write_atomic
 from tasks.history import read_published
-from tasks.ledger import close_key, find_record, get_record, plan_key
+from tasks.ledger import close_key, find_record, get_record, plan_key, released_key
 from tasks.models import mirrored_step
-from tasks.records import Base, Close, Plan, Record, Step
+from tasks.records import Base, Close, Plan, Record, Step, model_sha256
+from tasks.release.channel import current_release
+from tasks.release.records import Released
 from tasks.site_round import current_round
 from tasks.weights import fold_steps, model_weights
 from tasks.workspace import Workspace
 
 R = TypeVar("R", bound=Record)
-PLAN, CLOSE = "plan.json", "close.json"
+PLAN, CLOSE, RELEASED = "plan.json", "close.json", "released.json"
 NO_MODEL = "run `cardiofed demo`, or let the federation close a round"
 
 
@@ -54,22 +57,52 @@ class Shelf:
         """Where the site, or the hub, keeps what is its own."""
         return self.ws.site_home(self.site) if self.site else self.ws.hub_home
 
+    @cached_property
+    def released(self) -> Released | None:
+        """What the clinical channel holds; None before the first release.
+
+        A live machine asks the ledger, and where that does not answer uses what it was told last.
+
+        Raises:
+            PassportError: what it was told last is damaged.
+            SignatureError: the ledger's word is not the hub's.
+        """
+        if not self.live:
+            current = current_release(self.ws.versions)
+            return current.fact if current else None
+        kept = self.home / "closed" / RELEASED
+        try:
+            told = find_record(self.ws.store, released_key(), Released)
+        except StoreUnreachableError:
+            return _parse(kept, Released) if kept.exists() else None
+        if told is not None:
+            write_atomic(kept, json_bytes(told.model_dump(mode="json")))
+        return told
+
     def closed_round(self, number: int | None) -> tuple[Plan, Close]:
         """Records of a closed round, and whether they belong together.
 
         What the store gave once is kept in the folder, so that a prediction needs no network afterwards.
 
         Args:
-            number: of the round; None for the last one that has closed.
+            number: of the round; None for the released one's, before the first release for the last that has closed.
 
         Returns:
             How it was opened and how it ended.
 
         Raises:
             RoundError: it has not closed, or none has.
-            PassportError: the records do not belong together.
+            PassportError: the records do not belong together, or their model is not the released one.
         """
-        number = self._last_closed() if number is None else number
+        if number is None and (fact := self.released):
+            plan, close = self._records(fact.round)
+            if model_sha256(plan.base, close.steps) != fact.model_sha256:
+                said = f"the model of round {fact.round} is not the one that was released as {fact.release}"
+                raise PassportError(said, str(self.home), "fetch the round again from the hub")
+            return plan, close
+        return self._records(self._last_closed() if number is None else number)
+
+    def _records(self, number: int) -> tuple[Plan, Close]:
         mirrored, kept = self.ws.rounds / f"{number:04d}", self.home / "closed" / f"{number:04d}"
         for folder in (mirrored, kept):
             if (folder / CLOSE).exists():
