@@ -145,12 +145,12 @@ def start_second_hub(table: Table, federation: Federation, moment: str) -> None:
 
 
 def start_foreign_hub(table: Table, federation: Federation, moment: str) -> None:
-    """Another machine with the hub's credentials, around Prefect's limit; the lease must turn it away."""
+    """Another machine with the hub's credentials and keys, around Prefect's limit; the lease must turn it away."""
     folder = federation.project / "second-hub"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for name in ("home.json", "credentials.json", "params.json"):
-        shutil.copy2(federation.hub.folder / name, folder / name)
+    for file in (path for kind in ("*.json", "*.pem", "*.key") for path in federation.hub.folder.glob(kind)):
+        shutil.copy2(file, folder / file.name)
     shutil.copytree(federation.hub.folder / "base", folder / "base")
     environment = clean_environment() | prefect_environment(federation.prefect.url, folder)
     table.struck("second hub run, from another machine", moment)
