@@ -6,8 +6,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyrage import IdentityError  # type: ignore[import-untyped]
-from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+from pyrage import IdentityError
+from pyrage.x25519 import Identity as AgeKey
 
 from model.errors import KeyFileError
 from tasks.files import write_atomic

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+from pyrage.x25519 import Identity as AgeKey
 
 from model.errors import SignatureError, TrustError
 from tasks.keys import Key, fingerprint, verify

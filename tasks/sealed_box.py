@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pyrage  # type: ignore[import-untyped]
-from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+import pyrage
+from pyrage.x25519 import Identity as AgeKey
 from pyrage.x25519 import Recipient
 
 from model.errors import DecryptionError, KeyFileError

@@ -97,7 +97,7 @@ def epsilon_of(noises: Sequence[float], delta: float) -> float:
     """
     if not noises:
         return 0.0
-    from opacus.accountants import RDPAccountant  # type: ignore[import-untyped]  # takes seconds, for its users alone
+    from opacus.accountants import RDPAccountant  # takes seconds, for its users alone
 
     accountant = RDPAccountant()
     for noise in noises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+from pyrage.x25519 import Identity as AgeKey
 
 from model.errors import DecryptionError, ObjectMissingError
 from tasks.files import json_bytes

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyrage.x25519 import Identity as AgeKey  # type: ignore[import-untyped]
+from pyrage.x25519 import Identity as AgeKey
 
 from model.errors import KeyFileError, SignatureError, TrustError
 from tasks.files import json_bytes, write_atomic
