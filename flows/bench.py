@@ -1,4 +1,4 @@
-"""``cardiofed bench``: what a training step, a merge of very many sites, a thin link and a round of many sites cost."""
+"""``cardiofed bench``: what a training step, a merge, a thin link, many sites, noise and all that makes trust cost."""
 
 from __future__ import annotations
 
@@ -135,6 +135,39 @@ def privacy(
     print(privacy_table(result))
 
 
+@bench.command()
+def trust(
+    rounds: Annotated[int, typer.Option(min=1, help="Measured rounds of each federation.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Federations per setting.")] = 3,
+    out: Out = Path("runs/bench/trust.json"),
+    overrides: Set = None,
+) -> None:
+    """Seconds and bytes of a round with encryption, noise, rounding and TLS on and off; what seals and audit take."""
+    params = load_params(Path("params.yaml"), tuple(overrides or ()))
+    from flows.bench_tables import trust_table
+    from flows.compute import one_thread_each
+    from infra.thin_link import LinkSpec, ThinLink
+    from tasks.bench_trust import Server, bench_trust
+
+    one_thread_each()
+    with (
+        _store() as (root, plain),
+        _store(tls=True) as (_, tls),
+        ThinLink(plain.s3_endpoint, LinkSpec()) as open_line,
+        ThinLink(tls.s3_endpoint, LinkSpec()) as tls_line,
+        console.status("playing federations") as status,
+    ):
+        open_server, tls_server = (
+            Server(env, line.environment(env), line.carried)
+            for env, line in ((plain, open_line), (tls, tls_line))
+        )
+        result = bench_trust(
+            params, root, open_server, tls_server, range(1, seeds + 1), rounds, say=status.update
+        )
+    _write(out, asdict(result))
+    print(trust_table(result))
+
+
 def phase_table(result: StepsBench) -> Table:
     """Median and quartiles per phase and variant, ms of CPU time."""
     from tasks.bench_steps import PHASES
@@ -224,13 +257,15 @@ def _write(out: Path, tree: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _store() -> Iterator[tuple[Path, Environment]]:
+def _store(tls: bool = False) -> Iterator[tuple[Path, Environment]]:
     """A store of one's own and an empty folder, both gone at the end."""
     from infra.process import stop
     from infra.s3_server import start_s3
+    from infra.tls import server_certificate
 
     with tempfile.TemporaryDirectory(prefix="cardiofed-bench-") as folder:
-        server = start_s3(Path(folder) / "store")
+        certificate = server_certificate(Path(folder) / "tls") if tls else None
+        server = start_s3(Path(folder) / "store", tls=certificate)
         try:
             yield Path(folder), server.environment()
         finally:

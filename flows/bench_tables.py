@@ -1,4 +1,4 @@
-"""The tables of ``cardiofed bench link``, ``scale`` and ``privacy``, in markdown."""
+"""The tables of ``cardiofed bench link``, ``scale``, ``privacy`` and ``trust``, in markdown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tasks.bench_link import StepCost, whole_round
 from tasks.bench_privacy import PrivacyBench
 from tasks.bench_scale import PHASES, RECORDS, PhaseCost, ScaleBench, in_all
+from tasks.bench_trust import OFF, ON, PARTS, TrustBench
+from tasks.trust import HUB
 
 
 def link_table(costs: Sequence[StepCost]) -> str:
@@ -45,6 +47,47 @@ def privacy_table(result: PrivacyBench) -> str:
         epsilon = "∞" if cost.epsilon is None else f"{cost.epsilon:.3g}"
         rows.append((noise, epsilon, f"{sum(cost.dice) / len(cost.dice):.3f}", f"{cost.spread:.3f}"))
     return _table(heads, rows)
+
+
+def trust_table(result: TrustBench) -> str:
+    """What a round costs a site and the hub under every setting; then what no setting switches off."""
+    names = tuple(dict.fromkeys(cost.setting for cost in result.rounds))
+    heads = ("on", "requests", "payload up, kB", "down", "on the link up, kB", "down", "CPU s", "seconds")
+    whole = [
+        (f"{who}: {setting}", *_spread_row(result, setting, who))
+        for who in ("site", HUB)
+        for setting in names
+    ]
+    parts = [
+        (f"{who}: {part}, {setting}", *_part_row(result, setting, who, part))
+        for who in ("site", HUB)
+        for part in PARTS
+        for setting in (OFF, ON)
+        if setting in names
+    ]
+    part_heads = ("cannot be switched off", "requests", "up, kB", "down", "CPU ms", "ms")
+    return f"{_table(heads, whole)}\n\n{_table(part_heads, parts)}"
+
+
+def _spread_row(result: TrustBench, setting: str, who: str) -> tuple[str, ...]:
+    kb = ("sent_bytes", "received_bytes", "up_bytes", "down_bytes")
+    link = kb if who != HUB else kb[:2]
+    cells = [_spread(*result.of(setting, who, name), 1e-3, 1) if name in link else "" for name in kb]
+    seconds = (_spread(*result.of(setting, who, name), 1, 2) for name in ("cpu_s", "seconds"))
+    return (_spread(*result.of(setting, who, "requests"), 1, 0), *cells, *seconds)
+
+
+def _part_row(result: TrustBench, setting: str, who: str, part: str) -> tuple[str, ...]:
+    scales = {"requests": (1, 1), "sent_bytes": (1e-3, 1), "received_bytes": (1e-3, 1)}
+    if part != "padding":
+        scales |= {"cpu_s": (1e3, 1), "seconds": (1e3, 1)}
+    cells = [_spread(*result.of(setting, who, name, part), *scale) for name, scale in scales.items()]
+    return (*cells, *([""] * (5 - len(cells))))
+
+
+def _spread(middle: float, spread: float, scale: float, digits: int) -> str:
+    shown, around = f"{middle * scale:.{digits}f}", f"{spread * scale:.{digits}f}"
+    return shown if float(around) == 0 else f"{shown} ± {around}"
 
 
 def _per_site(costs: Sequence[PhaseCost]) -> tuple[str, ...]:
