@@ -5,20 +5,28 @@ from __future__ import annotations
 import ast
 import io
 import pickle
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pydicom
 import pytest
 import report_files as files
 import torch
+from dicom_files import enhanced, image, stack, write
 from federation_files import found, new_run, play_round, use_store
+from import_files import MAKE
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from model.errors import (
     CardiofedError,
     ConfigError,
+    DataError,
     KeyFileError,
     PackageError,
     SignatureError,
@@ -28,10 +36,15 @@ from model.package import unpack_adapter
 from model.training import Training
 from tasks.cases import CASES_FILE, SiteCard, read_cases, read_volume
 from tasks.checkpoint import _resume
+from tasks.dicom.cine import read_cine
+from tasks.dicom.inspect import inspect
 from tasks.enrol import read_card
 from tasks.files import sha256_bytes
 from tasks.history import read_history
 from tasks.homes import HOME_FILE, read_home, read_invitation
+from tasks.importers.canonical import read_imported
+from tasks.importers.kinds import KINDS
+from tasks.importers.write import import_site
 from tasks.keys import read_key
 from tasks.ledger import base_key, card_key, get_record, put_record, roster_key
 from tasks.pretrain import read_base
@@ -88,6 +101,26 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[bytes]:
     mark = tmp_path / "it-ran"
     yield FLAVOURS[request.param](Bomb(mark))
     assert not mark.exists()
+
+
+_WATCHING: list[list[str]] = []
+_HOOKED: list[bool] = []
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "pickle.find_class" and _WATCHING:
+        _WATCHING[-1].append(".".join(map(str, arguments)))
+
+
+@pytest.fixture
+def unpickled() -> Iterator[list[str]]:
+    """Everything that any unpickler of this process looks up from here on; the interpreter itself tells."""
+    if not _HOOKED:  # a hook stays for good
+        sys.addaudithook(_watch)
+        _HOOKED.append(True)
+    _WATCHING.append([])
+    yield _WATCHING[-1]
+    _WATCHING.clear()
 
 
 def test_the_bomb_would_go_off(tmp_path: Path) -> None:
@@ -175,21 +208,105 @@ def test_a_pickle_in_place_of_what_the_store_holds_is_refused(
         open_package(hostile, {"w": (2, 2)}, 4)
 
 
-_WATCHING: list[list[str]] = []
+PARTS = {
+    "acdc": ("*/Info.cfg", "*/*_frame01.nii.gz", "*/*_frame03_gt.nii.gz"),
+    "mnms": ("info.csv", "A0S9V9/*_sa.nii.gz", "A0S9V9/*_sa_gt.nii.gz"),
+    "nifti": ("dataset.json", "imagesTr/*_ED_0000.nii.gz", "labelsTr/*_ES.nii.gz", "phases.csv"),
+    "dicom": ("phases.csv", "dataset.json", "*/7.dcm", "*/ED_mask.nii.gz"),
+    "sunnybrook": ("SCD01/7.dcm", "SCD01_contours/IM-0001-0008-icontour-manual.txt"),
+}
+"""A file of every sort in an archive of each kind; tables that are read only where they are there come anew."""
 
 
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "pickle.find_class" and _WATCHING:
-        _WATCHING[-1].append(".".join(map(str, arguments)))
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: MAKE[kind](tmp_path_factory.mktemp(kind) / "archive") for kind in KINDS}
 
 
-@pytest.fixture
-def unpickled() -> Iterator[list[str]]:
-    """Everything that any unpickler of this process looks up from here on; the interpreter itself tells."""
-    sys.addaudithook(_watch)
-    _WATCHING.append([])
-    yield _WATCHING[-1]
-    _WATCHING.clear()
+def test_every_importer_has_its_files_tried(archives: dict[str, Path], tmp_path: Path) -> None:
+    assert set(PARTS) == set(KINDS)
+    for kind, archive in archives.items():
+        assert import_site(KINDS[kind], archive, "site", tmp_path / kind).patients >= 1
+        tried = {path.suffix for pattern in PARTS[kind] for path in archive.glob(pattern)}
+        assert {path.suffix for path in archive.rglob("*") if path.is_file()} <= tried
+
+
+@pytest.mark.parametrize(("kind", "part"), [(kind, part) for kind in PARTS for part in PARTS[kind]])
+def test_a_pickle_in_place_of_a_file_of_an_archive_is_refused(
+    kind: str, part: str, hostile: bytes, archives: dict[str, Path], unpickled: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(archives[kind], tmp_path / "in")
+    for path in list((tmp_path / "in").glob(part)) or [tmp_path / "in" / part]:
+        path.write_bytes(hostile)
+    with pytest.raises(DataError):
+        import_site(KINDS[kind], tmp_path / "in", "site", tmp_path / "out")
+    assert unpickled == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["cases.csv", "*/ED.nii.gz", "*/ES_mask.nii.gz"])
+def test_a_pickle_in_place_of_an_imported_file_is_refused(
+    part: str, hostile: bytes, archives: dict[str, Path], unpickled: list[str], tmp_path: Path
+) -> None:
+    import_site(KINDS["nifti"], archives["nifti"], "site", tmp_path / "out")
+    for path in (tmp_path / "out").glob(part):
+        path.write_bytes(hostile)
+    with pytest.raises(DataError):
+        read_imported(tmp_path / "out")
+    assert unpickled == []
+
+
+def behind_the_preamble(data: bytes, folder: Path) -> None:
+    (write(folder, list(stack().values())) / "0003.dcm").write_bytes(bytes(128) + b"DICM" + data)
+
+
+def named_otherwise(data: bytes, folder: Path) -> None:
+    write(folder, [image(0, 0)])
+    (folder / "IM0001").write_bytes(data)
+
+
+def among_frames(data: bytes, folder: Path) -> None:
+    one = enhanced()
+    one.PixelData = (data * (1 + len(one.PixelData) // len(data)))[: len(one.PixelData) - 2]
+    write(folder, [one])
+
+
+def as_jpeg_2000(data: bytes, folder: Path) -> None:
+    _compressed(data, folder, JPEG2000Lossless)
+
+
+def as_run_lengths(data: bytes, folder: Path) -> None:
+    _compressed(data, folder, RLELossless)
+
+
+def _compressed(data: bytes, folder: Path, syntax: pydicom.uid.UID) -> None:
+    images = list(stack().values())
+    for each in images:
+        each.file_meta.TransferSyntaxUID = syntax
+        each.PixelData = encapsulate([data + bytes(len(data) % 2)])
+        each["PixelData"].VR = "OB"
+    write(folder, images)
+
+
+@pytest.mark.parametrize(
+    "hide", [behind_the_preamble, named_otherwise, among_frames, as_jpeg_2000, as_run_lengths]
+)
+def test_a_pickle_inside_a_dicom_export_is_refused_and_never_loaded(
+    hide: Callable[[bytes, Path], None], hostile: bytes, unpickled: list[str], tmp_path: Path
+) -> None:
+    hide(hostile, tmp_path / "export")
+    with pytest.raises(DataError):
+        read_cine(tmp_path / "export")
+    with suppress(DataError):
+        inspect(tmp_path / "export")
+    assert unpickled == []
+
+
+def test_a_pickle_in_a_private_tag_stays_bytes(hostile: bytes, unpickled: list[str], tmp_path: Path) -> None:
+    images = list(stack().values())
+    for each in images:
+        each.private_block(0x0099, "ACME", create=True).add_new(1, "OB", hostile + bytes(len(hostile) % 2))
+    assert read_cine(write(tmp_path / "export", images)).values.shape[0] > 1
+    assert unpickled == []
 
 
 def test_a_whole_round_unpickles_nothing(
