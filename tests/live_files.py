@@ -70,13 +70,15 @@ def names_a_file(text: str) -> bool:
 class Federation:
     """What stands under a folder once ``cardiofed up`` has run there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._runs, self._data = folder / "runs", write_hospitals(folder / "data")
+    def __init__(self, folder: Path, data: Path | None = None, layout: str = "acdc") -> None:
+        self._runs, self._data = folder / "runs", data or write_hospitals(folder / "data")
+        self._layout = layout
         self.root = self._runs / _RUN
 
     def up(self, cron: str = "") -> None:
         settings = [part for setting in (*SETTINGS, *_QUICK) for part in ("--set", setting)]
-        self.command("up", "--data", str(self._data), "--every", cron, *settings)
+        data = ("--data", str(self._data), "--layout", self._layout)
+        self.command("up", *data, "--every", cron, *settings)
 
     def command(self, *arguments: str) -> str:
         """What ``cardiofed`` prints in a terminal of 80 columns."""

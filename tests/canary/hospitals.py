@@ -62,18 +62,25 @@ def marks(data: Path, cohort: Path) -> dict[str, bytes]:
         data: as :func:`write_hospitals` returned it.
         cohort: what was prepared of it, as the network sees it.
     """
-    found = {f"word: {name}": word.encode() for name, word in WORDS.items()}
+    found = marks_of_cohort(cohort)
     for path in sorted(data.glob(f"*/*/{WORDS['file']}_frame??.nii.gz")):
-        pixels = np.asarray(nib.load(path).dataobj)
-        found |= _pieces(f"image {path.parent.name[-2:]}", pixels[14:30, 20, ::2].T)
-    for path in sorted(cohort.glob("*/*.npz")):
-        with np.load(path) as stored:
-            rows = stored["images"][::3, stored["images"].shape[1] // 2, 8 : 8 + RUN]
-        found |= _pieces(f"slice {path.parent.name} {path.stem}", rows)
+        rows = np.asarray(nib.load(path).dataobj)[14:30, 20, ::2].T
+        found |= pieces(f"image {path.parent.name[-2:]}", rows)
     return found
 
 
-def _pieces(name: str, rows: NDArray[np.generic]) -> dict[str, bytes]:
+def marks_of_cohort(cohort: Path) -> dict[str, bytes]:
+    """Name → bytes of all words, and of the slices as the network sees them."""
+    found = {f"word: {name}": word.encode() for name, word in WORDS.items()}
+    for path in sorted(cohort.glob("*/*.npz")):
+        with np.load(path) as stored:
+            rows = stored["images"][::3, stored["images"].shape[1] // 2, 8 : 8 + RUN]
+        found |= pieces(f"slice {path.parent.name} {path.stem}", rows)
+    return found
+
+
+def pieces(name: str, rows: NDArray[np.generic]) -> dict[str, bytes]:
+    """Marks of rows of :data:`RUN` pixels, in every form that somebody may store them in."""
     return {f"{name} {k} {form}": piece for k, row in enumerate(rows) for form, piece in _forms(row)}
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tasks.payloads import unwrap
 from tasks.store import Store
+from tasks.trust import HUB
 
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
-_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}")
+_BASE64 = re.compile(rb"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{40,}={0,2}")
+_HEX = re.compile(rb"(?<![0-9a-fA-F])(?:[0-9a-fA-F]{2}){16,}")
 _ESCAPED = re.compile(rb"%[0-9a-fA-F]{2}|\\u00[0-9a-fA-F]{2}|\\x[0-9a-fA-F]{2}")
 _DEPTH = 4
 
@@ -29,22 +31,41 @@ def find_marks(marks: Mapping[str, bytes], places: Iterable[tuple[str, bytes]]) 
     """Every mark that stands in a place, in its name or, however wrapped, in its bytes.
 
     Args:
-        marks: name → bytes.
+        marks: name → bytes; those named ``word…`` are found in upper and lower case, the others have 16 bytes or more.
         places: name and bytes.
 
     Returns:
         ``mark in place``, a line each.
     """
-    found = []
+    words = {name: mark.lower() for name, mark in marks.items() if name.startswith("word")}
+    pieces = _Pieces({name: mark for name, mark in marks.items() if name not in words})
+    found = set()
     for place, data in places:
         for layer in (place.encode(), *unwrapped(data)):
             small = layer.lower()
-            found += [
-                f"{name} in {place}"
-                for name, mark in marks.items()
-                if (mark.lower() in small if name.startswith("word") else mark in layer)
-            ]
-    return sorted(set(found))
+            found |= {f"{name} in {place}" for name, mark in words.items() if mark in small}
+            found |= {f"{name} in {place}" for name in pieces.found_in(layer)}
+    return sorted(found)
+
+
+class _Pieces:
+    """Hundreds of pieces of images, looked for at once by their first eight bytes."""
+
+    def __init__(self, pieces: Mapping[str, bytes]) -> None:
+        assert all(len(piece) >= 16 for piece in pieces.values())
+        self._by_start: dict[int, list[tuple[str, bytes]]] = {}
+        for name, piece in pieces.items():
+            self._by_start.setdefault(int.from_bytes(piece[:8], "little"), []).append((name, piece))
+        self._begins = np.zeros(1 << 16, bool)
+        self._begins[[start & 0xFFFF for start in self._by_start]] = True
+
+    def found_in(self, data: bytes) -> Iterator[str]:
+        """Names of the pieces in some bytes."""
+        for offset in range(min(8, max(0, len(data) - 7))):
+            at_once = np.frombuffer(data, "<u8", (len(data) - offset) // 8, offset)
+            likely = np.unique(at_once[self._begins[at_once & 0xFFFF]])
+            for start in likely.tolist():
+                yield from (name for name, piece in self._by_start.get(start, ()) if piece in data)
 
 
 def unwrapped(data: bytes, depth: int = _DEPTH) -> Iterator[bytes]:
@@ -90,6 +111,13 @@ def in_store(store: Store) -> Iterator[tuple[str, bytes]]:
     for info in store.list(""):
         found = store._client.get_object(Bucket=store.bucket, Key=info.key)  # DVC's own announce no hash
         yield f"s3 {info.key}", found["Body"].read()
+
+
+def opened_at_hub(store: Store) -> Iterator[tuple[str, bytes]]:
+    """What is inside the encrypted packages that the hub can open: all but its own keys, and those of the sites."""
+    for info in store.list(""):
+        if info.key.endswith(".safetensors") and not info.key.startswith("global/base/"):
+            yield f"opened {info.key}", unwrap(store, info.key, store.get(info.key), HUB)
 
 
 def in_folder(folder: Path, leave_out: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:

@@ -12,20 +12,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import prefect.settings
 import pytest
+from archives import TAG_WORDS, bring_in, marks_of, write_archives
 from federation_files import found, template, tiny_params, use_store
-from hospitals import RUN, WORDS, marks, write_hospitals
+from hospitals import RUN, WORDS, marks, marks_of_cohort, write_hospitals
 from numpy.typing import NDArray
 from PIL import Image
 from prefect.settings import temporary_settings
-from search import find_marks, in_database, in_folder, in_store
+from search import find_marks, in_database, in_folder, in_store, opened_at_hub
 
 from flows import phases
 from flows.round import federated_round
@@ -34,8 +34,13 @@ from infra.prefect_server import prefect_environment, start_prefect
 from infra.process import stop
 from infra.s3_server import S3Server
 from tasks.files import json_bytes
+from tasks.ledger import adapter_key
+from tasks.payloads import wrap
 from tasks.prepare import prepare
 from tasks.privacy import ERRORS_FILE, keep_errors
+from tasks.sealed_box import is_sealed
+from tasks.settings import Environment
+from tasks.trust import HUB
 from tasks.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.timeout(900)  # a Prefect server takes minutes to start where others compute as well
@@ -74,6 +79,7 @@ class Federation:
     """A run whose hospitals are marked, and how to search what it left outside them."""
 
     ws: Workspace
+    env: Environment
     watch: Path
     prefect: Path
     marks: dict[str, bytes]
@@ -87,20 +93,25 @@ class Federation:
         """A round in which reading fails at some hospitals; the name of the flow's state."""
         for site, kind in faults.items():
             (self.watch / f"fault-{site.replace('_', '-')}").write_text(f"{kind}\n{TRACE} {WORDS['patient']}")
-        state: Any = federated_round(str(self.ws.root), number, return_state=True)
+        keep_errors(self.ws.root)
+        with pytest.MonkeyPatch.context() as patch:
+            use_store(patch, self.env)
+            state: Any = federated_round(str(self.ws.root), number, return_state=True)
         for fault in self.watch.glob("fault-*"):
             fault.unlink()
         return str(state.name)
 
     def leaks(self) -> list[str]:
-        """What is found of the marks in the store, at Prefect and in the versions of the rounds."""
+        """What is found of the marks in the store, at Prefect, at the hub and in the versions of the rounds."""
         _send_last_words()
         time.sleep(1.0)  # the server writes logs a moment later
         places = [
             *in_store(self.ws.store),
+            *opened_at_hub(self.ws.store),
             *in_folder(self.prefect, leave_out=["pages/"]),
             *in_database(self.database),
             *in_folder(self.ws.versions),
+            *in_folder(self.ws.hub_home),
             *in_folder(self.ws.rounds),
         ]
         assert len(places) > 300 and sum(len(data) for _, data in places) > 1_000_000
@@ -108,46 +119,58 @@ class Federation:
 
 
 @pytest.fixture(scope="module")
-def patched() -> Iterator[pytest.MonkeyPatch]:
+def prefect_home(
+    tmp_path_factory: pytest.TempPathFactory, watch: Path, patched: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The folder of a Prefect server of their own, which this process speaks to."""
+    home = tmp_path_factory.mktemp("canaries") / "prefect"
+    patched.setattr("infra.prefect_server._PATIENCE_S", 600.0)  # a machine that does much else is slow
+    server = start_prefect(home)
+    wanted = prefect_environment(server.api_url, home).items()
+    known = {getattr(prefect.settings, name): value for name, value in wanted if name != "DO_NOT_TRACK"}
+    with temporary_settings(known):
+        yield home
+        _send_last_words()
+    stop(server.pid_file)
+
+
+def founded(
+    run: Path, base: Path, env: Environment, watch: Path, prefect_home: Path, *overrides: str
+) -> Federation:
+    """The federation of a cohort that lies in ``run``, still without marks."""
+    shutil.copytree(base, run / "base")
+    (run / "params.json").write_bytes(json_bytes(tiny_params(*overrides).model_dump(mode="json")))
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def watch(tmp_path_factory: pytest.TempPathFactory, patched: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Every Python process from here on, this one too, is refused the way out and fails on demand."""
-    folder = tmp_path_factory.mktemp("watch")
-    shutil.copy(Path(__file__).parent / "watch.py", folder / "sitecustomize.py")
-    (folder / "armed").touch()
-    patched.setenv("PYTHONPATH", str(folder))
-    spec = spec_from_file_location("watch_of_this_process", folder / "sitecustomize.py")
-    assert spec and spec.loader
-    spec.loader.exec_module(module_from_spec(spec))
-    yield folder
-    (folder / "armed").unlink()
+        use_store(patch, env)
+        ws = found(open_workspace(run))
+    return Federation(ws, env, watch, prefect_home, {})
 
 
 @pytest.fixture(scope="module")
 def federation(
-    tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server, watch: Path, patched: pytest.MonkeyPatch
-) -> Iterator[Federation]:
-    """Three hospitals full of marks, founded, with a Prefect server of their own."""
-    home = tmp_path_factory.mktemp("canaries")
+    tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server, watch: Path, prefect_home: Path
+) -> Federation:
+    """Three hospitals full of marks, founded; what they send travels in the clear."""
+    home = tmp_path_factory.mktemp("marked")
     data, run = write_hospitals(home), home / "run"
     prepare(data, "acdc", "folder", run / "cohort", tiny_params())
-    shutil.copytree(template(tmp_path_factory) / "base", run / "base")
-    (run / "params.json").write_bytes(json_bytes(tiny_params().model_dump(mode="json")))
-    use_store(patched, s3_server.environment(bucket="canaries"))
-    ws = found(open_workspace(run))
-    keep_errors(run)
-    patched.setattr("infra.prefect_server._PATIENCE_S", 600.0)  # a machine that does much else is slow
-    server = start_prefect(home / "prefect")
-    wanted = prefect_environment(server.api_url, home / "prefect").items()
-    known = {getattr(prefect.settings, name): value for name, value in wanted if name != "DO_NOT_TRACK"}
-    with temporary_settings(known):
-        yield Federation(ws, watch, home / "prefect", marks(data, run / "cohort"))
-        _send_last_words()
-    stop(server.pid_file)
+    env = s3_server.environment(bucket="canaries")
+    made = founded(run, template(tmp_path_factory) / "base", env, watch, prefect_home)
+    return replace(made, marks=marks(data, run / "cohort"))
+
+
+@pytest.fixture(scope="module")
+def imported(
+    tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server, watch: Path, prefect_home: Path
+) -> Federation:
+    """Three hospitals that have imported marked DICOM archives; what they send is encrypted."""
+    home = tmp_path_factory.mktemp("imported")
+    exports, run = write_archives(home), home / "run"
+    prepare(bring_in(exports), "imported", "folder", run / "cohort", tiny_params())
+    env = s3_server.environment(bucket="archives")
+    base = template(tmp_path_factory) / "base"
+    made = founded(run, base, env, watch, prefect_home, "privacy.encrypt=true")
+    return replace(made, marks=marks_of(exports) | marks_of_cohort(run / "cohort"))
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +192,57 @@ def test_rounds_with_failures_leave_nothing_of_a_patient_outside_the_hospitals(
     assert federation.leaks() == []
 
 
+@pytest.fixture(scope="module")
+def played_imported(imported: Federation, played: list[str]) -> list[str]:
+    """An error at one hospital and then at two that nobody foresaw, full of marks."""
+    return [
+        imported.play(1, hillcrest="RuntimeError"),
+        imported.play(2, hillcrest="RuntimeError", lakeside="RuntimeError"),
+    ]
+
+
+def test_hospitals_that_import_dicom_and_encrypt_leave_nothing_of_a_patient_outside(
+    imported: Federation, played_imported: list[str]
+) -> None:
+    assert played_imported == ["Degraded", "Failed"]
+    assert WORDS["patient"] in (imported.ws.root / ERRORS_FILE).read_text()
+    opened = dict(opened_at_hub(imported.ws.store))
+    sent = [adapter_key(site, 1) for site in ("lakeside", "st-anna")]
+    assert all(is_sealed(imported.ws.store.get(key)) for key in sent)
+    assert not any(is_sealed(opened[f"opened {key}"]) for key in sent)
+    assert imported.leaks() == []
+
+
+def test_a_dicom_file_in_the_store_is_found_by_every_tag(
+    imported: Federation, played_imported: list[str]
+) -> None:
+    file = next((imported.ws.root.parent / WORDS["folder of all data"]).rglob("*.dcm"))
+    imported.ws.store.put("sites/lakeside/leak", gzip.compress(file.read_bytes()))
+    leaks = find_marks(imported.marks, in_store(imported.ws.store))
+    assert {line.rpartition(" in ")[2] for line in leaks} == {"s3 sites/lakeside/leak"}
+    assert {f"{word} in s3 sites/lakeside/leak" for word in TAG_WORDS} <= set(leaks)
+
+
+def test_pixels_inside_an_encrypted_update_are_found(
+    imported: Federation, played_imported: list[str]
+) -> None:
+    with np.load(imported.ws.data_home("lakeside") / "train.npz") as stored:
+        hidden = wrap(imported.ws.store, stored["images"][0].tobytes(), [HUB])
+    imported.ws.store.put(adapter_key("lakeside", 9), hidden)
+    leaks = find_marks(imported.marks, opened_at_hub(imported.ws.store))
+    where = f"opened {adapter_key('lakeside', 9)}"
+    assert leaks and {line.rpartition(" in ")[2] for line in leaks} == {where}
+
+
 def test_nothing_of_the_federation_asks_anybody_outside_this_machine(
-    federation: Federation, played: list[str]
+    federation: Federation, played_imported: list[str]
 ) -> None:
     assert not (federation.watch / "out.log").exists()
 
 
-def test_no_component_reads_a_pickle_that_names_anything(federation: Federation, played: list[str]) -> None:
+def test_no_component_reads_a_pickle_that_names_anything(
+    federation: Federation, played_imported: list[str]
+) -> None:
     """Prefect and DVC included: whatever is not plain data has to be looked up by name."""
     assert not (federation.watch / "pickle.log").exists()
 
