@@ -26,6 +26,7 @@ from tasks.predict.ready import ReadyModel
 from tasks.predict.segment import Grid
 from tasks.records import Architecture, Base, Close, Member, Plan, Record, Step, model_sha256
 from tasks.seal import NOTHING_SEEN, seal
+from tasks.settings import Params
 from tasks.workspace import Workspace, open_workspace
 
 SITE, CHANNELS = "st-anna", (4, 8)
@@ -35,14 +36,15 @@ GREYS = (0.0, 100.0, 200.0, 300.0)
 CAVITIES_MM = (12.0, 10.0, 8.0, 9.0, 11.0)
 
 
-def write_run(root: Path, personal: bool = True) -> Workspace:
-    """A run with one closed round: base, one step, and st-anna's personal adapter."""
-    params, now = tiny_params(), datetime(2026, 1, 2, tzinfo=UTC)
-    weights = build_net(CHANNELS, torch.Generator().manual_seed(1)).state_dict()
+def write_run(root: Path, personal: bool = True, params: Params | None = None) -> Workspace:
+    """A run with one closed round: base, one step, and st-anna's personal adapter; tiny unless settings say else."""
+    params, now = params or tiny_params(), datetime(2026, 1, 2, tzinfo=UTC)
+    channels = params.network.channels
+    weights = build_net(channels, torch.Generator().manual_seed(1)).state_dict()
     data = save(weights)
     base = Base(
         sha256=sha256_bytes(data),
-        architecture=Architecture(channels=CHANNELS),
+        architecture=Architecture(channels=channels),
         spacing_mm=params.data.spacing_mm,
         labels=STRUCTURES,
         source="nothing",
