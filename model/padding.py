@@ -18,6 +18,9 @@ def common_length(lengths: Iterable[int]) -> int:
 
     Args:
         lengths: bytes of each; none makes the length of an empty one.
+
+    Returns:
+        Bytes.
     """
     longest = max(lengths, default=0) + _COUNT_BYTES
     return -(-longest // STEP_BYTES) * STEP_BYTES
@@ -33,6 +36,9 @@ def unpad(padded: bytes) -> bytes:
 
     Args:
         padded: of :func:`pad`.
+
+    Returns:
+        As they were before.
 
     Raises:
         PackageError: a trailer that is cut off, tells another length, or is not of zeros.

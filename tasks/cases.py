@@ -97,6 +97,12 @@ def label_names(labels: frozenset[int]) -> str:
 def labels_named(text: str) -> frozenset[int]:
     """The inverse of :func:`label_names`.
 
+    Args:
+        text: names of structures, blanks between them.
+
+    Returns:
+        Their labels.
+
     Raises:
         ValueError: a word is no structure.
     """

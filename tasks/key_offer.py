@@ -113,6 +113,9 @@ def _new_identity(store: Store, roster: Roster, site: str) -> PublicIdentity | N
         roster: the list.
         site: on the list.
 
+    Returns:
+        The public keys that were offered, or None.
+
     Raises:
         TrustError: the offer may not be taken.
     """

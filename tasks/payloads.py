@@ -131,6 +131,10 @@ def get_payload(store: Store, key: str, sha256: str, reader: str, max_bytes: int
 def require_sealed(data: bytes, key: str) -> None:
     """Refuse an object in the clear where the round asks for encryption.
 
+    Args:
+        data: the object's bytes.
+        key: where it stands.
+
     Raises:
         PackageError: it is not encrypted.
     """

@@ -56,6 +56,9 @@ def have_all_identities(root: Path, sites: tuple[str, ...]) -> dict[str, PublicI
 def refuse_hubs_name(*sites: str) -> None:
     """Keep the hub's name for the hub.
 
+    Args:
+        *sites: names of hospitals.
+
     Raises:
         TrustError: a hospital has it.
     """

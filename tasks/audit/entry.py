@@ -128,6 +128,13 @@ def line_of(n: int, fact: Fact, time: datetime, previous: str) -> bytes:
 def read_line(line: bytes, where: str) -> Entry:
     """An entry from its line.
 
+    Args:
+        line: of the log, without its newline.
+        where: it stands, for the error.
+
+    Returns:
+        What it says.
+
     Raises:
         AuditError: it is no entry.
     """

@@ -94,6 +94,9 @@ def admission_facts(reader: RoundReader, update_sha256: Mapping[str, str | None]
     Args:
         reader: of the round, which has new candidates.
         update_sha256: site → of the passport that was admitted.
+
+    Yields:
+        A fact for the draw, then one per hospital admitted, refused or absent.
     """
     record, said = reader.tell("drawn", candidates_key(reader.number), Candidates)
     yield _with(said, candidates=len(record.candidates), nonce=record.nonce)
@@ -164,6 +167,9 @@ def started(number: int, by: str, run: str) -> Fact:
         number: of the round.
         by: a role: ``schedule`` or ``hand``; never a person.
         run: Prefect's id of the run.
+
+    Returns:
+        The fact.
     """
     return Fact("started", number, facts={"by": by, "run": run})
 

@@ -51,6 +51,9 @@ def witnesses(records: Sequence[Record], keys: Mapping[str, set[str]]) -> Iterat
     Args:
         records: of the ledger.
         keys: author → public keys.
+
+    Yields:
+        What one record proves to have been seen.
     """
     for record in records:
         seal = record.seal

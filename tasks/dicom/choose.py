@@ -54,6 +54,10 @@ def choose(found: Sequence[Series], where: str) -> tuple[list[list[Header]], lis
     A scanner writes a stack as one series or as a series per slice; the latter are put together when plane,
     size, spacing and frame of reference agree.
 
+    Args:
+        found: all series of the folder.
+        where: the folder, for errors.
+
     Returns:
         Images per slice in order of place and time, and a verdict per series.
 

@@ -50,6 +50,12 @@ class Cine:
 def read_cine(folder: Path) -> Cine:
     """Read the one short-axis cine below ``folder``.
 
+    Args:
+        folder: holds it at any depth, among others perhaps.
+
+    Returns:
+        Images, geometry, times and headers.
+
     Raises:
         DataError: of the kind of its fault; see ``choose``, ``find_series`` and ``read_pixels``.
     """

@@ -30,6 +30,12 @@ def find_series(folder: Path) -> list[Series]:
 
     A file that is neither named ``.dcm`` nor begins as DICOM does is passed over.
 
+    Args:
+        folder: searched at any depth.
+
+    Returns:
+        The series, each with its headers and what was wrong with its files.
+
     Raises:
         UnreadableError: no such folder, no DICOM file in it, or a ``.dcm`` file that cannot be opened.
     """

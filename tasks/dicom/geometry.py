@@ -27,6 +27,9 @@ def is_short_axis(header: Header) -> bool:
 def by_slice(headers: Sequence[Header]) -> list[list[Header]]:
     """Group images by place and order the places along the normal.
 
+    Args:
+        headers: of one stack, with one orientation.
+
     Returns:
         A list per slice, by ascending ImagePositionPatient · normal.
     """

@@ -96,6 +96,9 @@ def header_of(data: Any, path: Path, frame: int | None = None, groups: Any = ())
         frame: index in an enhanced file.
         groups: data sets to look into before ``data``, the frame's own first.
 
+    Returns:
+        What ordering, geometry and decoding need.
+
     Raises:
         GeometryError: position, orientation, spacing or size missing or impossible.
         UnreadableError: a tag holds what is no value of its kind, or an identity is missing.

@@ -25,6 +25,12 @@ class Row:
 def inspect(folder: Path) -> list[Row]:
     """Look at every series below ``folder``; pixels are not read.
 
+    Args:
+        folder: searched at any depth.
+
+    Returns:
+        A row per series: what it is, and whether it would be taken or why not.
+
     Raises:
         UnreadableError: no DICOM there, or a file that cannot be opened.
     """

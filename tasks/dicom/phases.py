@@ -23,6 +23,13 @@ KEYS: tuple[Key, ...] = (
 def order_phases(slices: Sequence[Sequence[Header]], where: str) -> list[list[Header]]:
     """Sort each slice by the first key that is complete and unique in all slices.
 
+    Args:
+        slices: the images of each place, in any order.
+        where: the folder, for errors.
+
+    Returns:
+        The same, each place in order of time.
+
     Raises:
         PhaseError: slices with different numbers of phases, a single phase, repeated acquisitions, or no usable key.
     """
@@ -44,6 +51,9 @@ def order_phases(slices: Sequence[Sequence[Header]], where: str) -> list[list[He
 
 def trigger_table(slices: Sequence[Sequence[Header]]) -> NDArray[np.float64]:
     """Lay out trigger times.
+
+    Args:
+        slices: images per slice in order of time.
 
     Returns:
         ``(T, Z)`` float64 in ms; all NaN when they are missing or did not give the order.

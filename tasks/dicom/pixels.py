@@ -15,6 +15,9 @@ from tasks.dicom.header import BROKEN, EXPORT_AGAIN, Header, load, quiet
 def read_pixels(headers: Sequence[Header]) -> list[NDArray[np.float32]]:
     """Read images in the order given; each file is decoded once.
 
+    Args:
+        headers: of the images.
+
     Returns:
         ``(Y, X)`` float32 each: stored value · slope + intercept.
 

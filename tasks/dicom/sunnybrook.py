@@ -49,6 +49,13 @@ class Sunnybrook:
 def read_sunnybrook(images: Path, contours: Path) -> Sunnybrook:
     """Read one patient's cine and its contours; ED is the phase with epicardial ones.
 
+    Args:
+        images: folder of the DICOM files.
+        contours: folder of the text files.
+
+    Returns:
+        The cine, its two phases and their masks.
+
     Raises:
         PairError: a contour without image, or an epicardium without endocardium.
         PhaseError: ED or ES is missing or not one phase.

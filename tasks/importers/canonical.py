@@ -20,6 +20,9 @@ COLUMNS = (
 def read_imported(root: Path) -> list[Patient]:
     """Read what :func:`tasks.importers.write.import_site` has written, at any depth below ``root``.
 
+    Args:
+        root: searched for case tables.
+
     Returns:
         The patients by pseudonym.
 

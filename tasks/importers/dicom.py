@@ -31,6 +31,12 @@ TABLE = "phases.csv"
 def find_dicom(root: Path) -> list[Found]:
     """Find a patient in every folder directly below ``root``, or one in ``root`` itself if that holds the files.
 
+    Args:
+        root: of the archive.
+
+    Returns:
+        The patients, in order of their folders.
+
     Raises:
         UnreadableError: no folder, or no DICOM in it.
         CohortError: a row of ``phases.csv`` without folder, or one patient in two rows.

@@ -22,6 +22,12 @@ KINDS: dict[str, Importer] = {
 def importer_of(kind: str) -> Importer:
     """The importer of a kind.
 
+    Args:
+        kind: as the command line names it.
+
+    Returns:
+        What finds and reads such patients.
+
     Raises:
         ConfigError: there is none.
     """

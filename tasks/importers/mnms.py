@@ -24,6 +24,12 @@ CODE = "external code"
 def find_mnms(root: Path) -> list[Found]:
     """Find the subjects below ``root``; rows of the CSV without a folder here are another part of the challenge.
 
+    Args:
+        root: of the archive.
+
+    Returns:
+        The subjects, in order of their folders.
+
     Raises:
         UnreadableError: no folder, no CSV, or one without the columns.
         CohortError: a subject that the CSV does not name, or names twice.

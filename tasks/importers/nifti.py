@@ -32,6 +32,12 @@ Line = Mapping[str, str]
 def find_nifti(root: Path) -> list[Found]:
     """Find the patients of a data set.
 
+    Args:
+        root: of the archive.
+
+    Returns:
+        The patients by name.
+
     Raises:
         UnreadableError: no ``dataset.json`` or one that cannot be read.
         LabelError: it names labels that are no structures of ours.

@@ -25,6 +25,12 @@ CONTOURS = "_contours"
 def find_sunnybrook(root: Path) -> list[Found]:
     """Find the pairs of folders directly below ``root``.
 
+    Args:
+        root: of the archive.
+
+    Returns:
+        The patients, in order of their folders.
+
     Raises:
         UnreadableError: no folder.
         PairError: images without contours, or the other way round.

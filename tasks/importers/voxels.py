@@ -54,6 +54,12 @@ def read_voxels(path: Path, mask: bool = False, frame: int | None = None) -> Vox
 def frame_count(path: Path) -> int:
     """Frames of a 4-D file, 1 of a 3-D one.
 
+    Args:
+        path: a NIfTI file; only its header is read.
+
+    Returns:
+        At least 1.
+
     Raises:
         UnreadableError: it cannot be read.
     """
