@@ -26,6 +26,8 @@ from tasks.ledger import (
     waiting_key,
 )
 from tasks.records import Candidates, Close, MergeRecord, Plan
+from tasks.refusals import KINDS, find_refused
+from tasks.registered import registered
 from tasks.visits import absence_s
 from tasks.workspace import Workspace
 
@@ -61,7 +63,7 @@ class SiteStanding:
         trainings: how often it trained.
         sent_bytes: over its link.
         received_bytes: likewise.
-        note: why it is out, if it is.
+        note: why it is out, and which of its records and keys are refused for what, if any.
     """
 
     site: str
@@ -124,12 +126,26 @@ def round_standing(ws: Workspace, number: int) -> RoundStanding:
         for site, names in files.items()
         if "contact.json" in names
     }
+    refused = {
+        site: find_refused(ws.store, number, site, hub.doubted(site, names, contacts.get(site)))
+        for site, names in files.items()
+    }
+    files = {
+        site: {name: time for name, time in names.items() if name not in refused[site]}
+        for site, names in files.items()
+    }
     grace = {
         site: max(GRACE_S, absence_s(ws.store, site, now))
         for site, names in files.items()
         if "contact.json" not in names
     }
-    sites = tuple(_site(m.site, files[m.site], contacts.get(m.site), hub, now) for m in plan.members)
+    offers = registered(ws.store).refused
+    sites = tuple(
+        _site(
+            m.site, files[m.site], contacts.get(m.site), hub, now, _told(refused[m.site], offers.get(m.site))
+        )
+        for m in plan.members
+    )
     word, detail = _word(hub, files, contacts, grace, now)
     return RoundStanding(number, word, detail, age_s(plan.opened, now), sites)
 
@@ -142,6 +158,17 @@ class _Hub:
     waiting: Waiting | None
     works: bool | None
     files: Files
+
+    def doubted(self, site: str, names: Files, contact: Contact | None) -> list[str]:
+        """Records that are there and that the hub has not taken, as far as its own records tell."""
+        is_taken = {
+            "contact.json": contact is not None,
+            "update.json": self.candidates is not None
+            and (self.merge is None or site in self.merged | self.absent),
+            "ratings.json": self.merge is not None and site in self.merge.ratings_sha256,
+            "verdict.json": self.close is not None and site in self.close.verdicts_sha256,
+        }
+        return [name for name in KINDS if name in names and not is_taken.get(name, False)]
 
     @cached_property
     def merged(self) -> set[str]:
@@ -156,7 +183,9 @@ class _Hub:
         return {*self.candidates.missing, *self.refused} if self.candidates else set()
 
 
-def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: datetime) -> SiteStanding:
+def _site(
+    site: str, files: Files, contact: Contact | None, hub: _Hub, now: datetime, refused: str
+) -> SiteStanding:
     reached = {
         "invited": True,
         "started": contact is not None or "update.json" in files,
@@ -179,8 +208,14 @@ def _site(site: str, files: Files, contact: Contact | None, hub: _Hub, now: date
         trainings=contact.trainings if contact else 0,
         sent_bytes=contact.sent_bytes if contact else 0,
         received_bytes=contact.received_bytes if contact else 0,
-        note=_note(contact, hub.refused.get(site)),
+        note="; ".join(filter(None, (_note(contact, hub.refused.get(site)), refused))),
     )
+
+
+def _told(refused: Mapping[str, str], offer: str | None) -> str:
+    """Records that are refused, and a key that is offered and not registered."""
+    said = [f"its {KINDS[name][1]} ({name}) refused: {why}" for name, why in refused.items()]
+    return "; ".join([*said, *([f"the key that it offers, refused: {offer}"] if offer else [])])
 
 
 def _times(files: Files, contact: Contact | None, hub: _Hub) -> dict[str, datetime]:

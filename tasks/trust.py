@@ -20,7 +20,7 @@ from tasks.ledger import roster_key
 from tasks.limits import INVITATION, parse_record
 from tasks.records import PublicIdentity
 from tasks.registered import Roster, registered
-from tasks.seal import NOTHING_SEEN, open_seal, seal
+from tasks.seal import NOTHING_SEEN, open_seal, seal, split_seal
 from tasks.store import Store
 
 HUB = "hub"
@@ -153,7 +153,13 @@ class Trust:
             SignatureError: it is not by whose word counts there, or not for this place.
             KeyFileError: this machine has no keys.
         """
-        return open_seal(data, place, self._expected(place))
+        expected = self._expected(place)
+        try:
+            return open_seal(data, place, expected)
+        except SignatureError as error:
+            raise SignatureError(
+                self._plainly(error.what, place, data, expected), error.where, error.mend
+            ) from error
 
     def saw(self, count: int, sha256: str) -> None:
         """Tell how far the audit log goes; what is sealed from now on says so.
@@ -207,6 +213,24 @@ class Trust:
             mend = f"invite it (again): `cardiofed hub invite {author}`"
             raise SignatureError(f"the hub {state} of '{author}'", place, mend)
         return known.sign
+
+    def _plainly(self, what: str, place: str, data: bytes, expected: str) -> str:
+        """What is wrong with a seal, and whose key it is by as far as the hub knows."""
+        try:
+            key = split_seal(data, place).key
+        except SignatureError:
+            return what  # there is none
+        author = author_of(place)
+        if key == expected:
+            return f"{what}: changed after '{author}' sealed it, or written for another place"
+        if author == HUB or pinned_hub(self.root):
+            return what
+        known = {k.identity.sign: (name, k.state) for name, keys in self._list().keys.items() for k in keys}
+        name, state = known.get(key, ("", ""))
+        if name != author:
+            whose = f"that of '{name}'" if name else "nobody's that the hub knows"
+            return f"{what}: the key is {whose}"
+        return f"{what}: the key is one of '{author}' that the hub has {state}"
 
     def _list(self) -> Roster:
         if self._roster is None or time.monotonic() - self._roster[0] > _FRESH_S:
