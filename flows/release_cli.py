@@ -33,7 +33,9 @@ def release(
     approved_by: Annotated[str, typer.Option(help="Who takes responsibility; stands in the card.")] = "",
     cohort: Annotated[
         Path | None,
-        typer.Option(help="Prepared sites whose validation patients decide; the run's own when left out."),
+        typer.Option(
+            help="Prepared sites whose validation patients decide; left out: the run's own, or the hospitals' word."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the card (markdown) to this file.")] = None,
     rollback: Annotated[bool, typer.Option(help="Return to the release before.")] = False,

@@ -16,13 +16,23 @@ from model.seeds import derive_seed
 from tasks.adapter_spec import lora_spec
 from tasks.answers import find_answer
 from tasks.checkpoint import run_training
-from tasks.evaluate import evaluate_site
+from tasks.evaluate import evaluate_cases, evaluate_site, load_cases
 from tasks.events import log_event
-from tasks.ledger import close_key, evaluation_key, get_record, plan_key, put_record
+from tasks.ledger import (
+    close_key,
+    evaluation_key,
+    find_record,
+    get_record,
+    plan_key,
+    put_record,
+    released_key,
+)
 from tasks.personal import keep_helpful
 from tasks.personal_passport import has_personal, write_personal
 from tasks.rate import ScorePanel
-from tasks.records import Architecture, Close, Evaluation, Plan, Summary, model_sha256
+from tasks.records import AgainstReleased, Architecture, Close, Evaluation, Plan, Summary, model_sha256
+from tasks.release.paired import CANDIDATE, RELEASED, paired_cells
+from tasks.release.records import AS_SHIPPED, Released
 from tasks.settings import Privacy
 from tasks.slices import load_slices
 from tasks.train import train_lora
@@ -76,6 +86,7 @@ def adapt_site(ws: Workspace, number: int, site: str) -> Evaluation:
         kept=fraction,
         before=structure_summaries(before, plan.params.privacy),
         after=structure_summaries(after, plan.params.privacy),
+        against=_against_released(ws, plan, close, site, start),
     )
     put_record(ws.store, evaluation_key(site, number), evaluation)
     (home / "adapting.safetensors").unlink(missing_ok=True)
@@ -87,6 +98,32 @@ def predictor(architecture: Architecture, weights: dict[str, Tensor]) -> Callabl
     """A function from slices ``(N, 1, Y, X)`` to class probabilities ``(N, C, Y, X)``."""
     net = load_net(architecture, weights)
     return lambda images: segment(net, images)
+
+
+def _against_released(
+    ws: Workspace, plan: Plan, close: Close, site: str, start: dict[str, Tensor]
+) -> AgainstReleased | None:
+    """The closed model beside the one in the clinical channel; None where the release gate could learn nothing."""
+    cases, privacy = load_cases(ws.data_home(site), "validation"), plan.params.privacy
+    if len({case.row.patient for case in cases}) < privacy.fewest:
+        return None
+    fact = find_record(ws.store, released_key(), Released)
+    release, steps = (fact.release, fact.steps) if fact else (AS_SHIPPED, ())
+    released = model_sha256(plan.base, steps)
+    if released == model_sha256(plan.base, close.steps):
+        return None
+    weights = {
+        CANDIDATE: start,
+        RELEASED: model_weights(ws.store, plan.base, steps, ws.site_home(site)),
+    }
+    tables = [
+        evaluate_cases(predictor(plan.base.architecture, weights[name]), cases).assign(
+            model=name, owner="", site=site
+        )
+        for name in weights
+    ]
+    cells = paired_cells(pd.concat(tables, ignore_index=True), privacy.fewest, privacy.digits)
+    return AgainstReleased(release=release, model_sha256=released, cells=cells)
 
 
 def structure_summaries(cases: pd.DataFrame, privacy: Privacy) -> dict[str, Summary]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.errors import RoundError
 from tasks.files import json_bytes, sha256_bytes
@@ -19,6 +19,10 @@ Sha256 = str
 Dice = Annotated[float, Field(ge=0, le=1)]
 Gain = Annotated[float, Field(ge=-1, le=1)]
 StandardError = Annotated[float, Field(ge=0, le=1)]
+MOST = 1e6
+"""In any unit: no mean or spread that says something of patients is larger."""
+Mean = Annotated[float, Field(ge=-MOST, le=MOST)]
+Spread = Annotated[float, Field(ge=0, le=MOST)]
 Aspect = Literal["mean", "RV", "MYO", "LV"]
 Note = Literal["spacing", "intensity", "vendor", "labels", "case"]
 Outcome = Literal["accepted", "stepped_back", "rejected", "failed"]
@@ -369,6 +373,41 @@ class Summary(Record):
     suppressed: bool = False
 
 
+class PairedCell(Record):
+    """Two models on the same patients of one stratum: sums over enough of them, see :mod:`model.gate`."""
+
+    kind: Literal["structure", "group", "vendor"]
+    stratum: str
+    structure: Literal["RV", "MYO", "LV"]
+    metric: Literal["dice", "hd95_mm", "ef_bias_percent", "ef_error_percent"]
+    patients: int = Field(ge=1, description="with a value under both models")
+    left_out: int | None = Field(ge=0, description="without one; None where these are few")
+    released: Mean = Field(description="over patients")
+    candidate: Mean
+    released_sd: Spread = Field(description="over patients; 0 of one")
+    candidate_sd: Spread
+    difference_sd: Spread = Field(description="of candidate − released")
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What it is about."""
+        return self.kind, self.stratum, self.structure, self.metric
+
+
+class AgainstReleased(Record):
+    """The round's model beside the released one, on a site's own validation patients."""
+
+    release: str = Field(description="in the clinical channel when the site looked, or the base as shipped")
+    model_sha256: Sha256 = Field(description="its model")
+    cells: tuple[PairedCell, ...]
+
+    @model_validator(mode="after")
+    def _no_place_twice(self) -> AgainstReleased:
+        if len({cell.place for cell in self.cells}) != len(self.cells):
+            raise ValueError("a cell stands there twice")
+        return self
+
+
 class Evaluation(Record):
     """What adapting did at one site, on its own validation cases, in the original image space."""
 
@@ -379,3 +418,7 @@ class Evaluation(Record):
     kept: float = Field(ge=0, le=1, description="fraction of the personal update that validation liked best")
     before: dict[str, Summary] = Field(description="closed global model, by structure")
     after: dict[str, Summary] = Field(description="personal model, by structure")
+    against: AgainstReleased | None = Field(
+        None,
+        description="for the release gate; None of too few patients, and of the released model itself",
+    )

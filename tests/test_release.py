@@ -9,7 +9,7 @@ import pytest
 from federation_files import new_run, use_store
 from gto import api as gto
 from report_files import close, plan, put
-from test_gate import cases, harm
+from test_gate import NOTHING, cases, harm, judge
 from test_version import dvc_pull, git
 
 from model.errors import ReleaseRefusedError, RoundError, StoreError
@@ -19,7 +19,6 @@ from tasks.pretrain import need_base
 from tasks.records import Step
 from tasks.release.channel import current_release, history, read_card
 from tasks.release.decide import Decision, decide
-from tasks.release.judge import judge_strata
 from tasks.release.markdown import card_markdown
 from tasks.release.promote import promote, publish_missing, release_round, roll_back
 from tasks.release.records import AS_SHIPPED, Released
@@ -27,8 +26,8 @@ from tasks.release.validate import model_of, round_records
 from tasks.settings import Environment
 from tasks.workspace import Workspace
 
-GOOD = judge_strata(cases(), seed=1)
-FEW = judge_strata(cases(3), seed=1)
+GOOD = judge(cases())
+FEW = judge(cases(3))
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def decision(ws: Workspace, number: int, findings=GOOD) -> Decision:
     compared = (AS_SHIPPED, model_of(plan_.base, ()))
     if current:
         compared = (current.fact.release, read_card(ws.versions, current.fact.release)[0].model)
-    return Decision(model_of(plan_.base, closed.steps), compared, findings, ws.cohort)
+    return Decision(model_of(plan_.base, closed.steps), compared, findings, NOTHING)
 
 
 def released(ws: Workspace, env: Environment, *numbers: int) -> list[Released]:
@@ -121,7 +120,7 @@ def test_the_ledger_knows_every_change_and_what_is_in_force(
 def test_a_refused_model_changes_nothing(ws: Workspace, s3_environment: Environment) -> None:
     released(ws, s3_environment, 1)
     before = git(ws.versions, "for-each-ref"), [info.key for info in ws.store.list("")]
-    bad = judge_strata(harm(cases(), "dice", -0.05, group="HCM", structure="RV"), seed=1)
+    bad = judge(harm(cases(), "dice", -0.05, group="HCM", structure="RV"))
     with pytest.raises(ReleaseRefusedError, match=r"worse than v1\.0\.0"):
         promote(ws, 2, "A", decision(ws, 2, bad), s3_environment)
     assert (git(ws.versions, "for-each-ref"), [info.key for info in ws.store.list("")]) == before
@@ -133,7 +132,7 @@ def test_what_is_not_decidable_is_released_and_stands_in_the_card(
     fact = promote(ws, 1, "A", decision(ws, 1, FEW), s3_environment)
     card, _ = read_card(ws.versions, "v1.0.0")
     assert fact.undecided == sum(f.verdict == "not decidable" for f in card.findings) > 0
-    assert "group HCM, RV" in next(limit for limit in card.limits if limit.startswith("Not decidable"))
+    assert "group HCM, RV" in next(limit for limit in card.limits if limit.startswith("Not judged"))
     assert "not decidable" in card_markdown(card)
 
 
@@ -190,9 +189,10 @@ def test_the_model_in_use_is_not_released_again(ws: Workspace, s3_environment: E
     assert release_round(ws, 2, "somebody else", s3_environment) == first
 
 
-def test_a_machine_without_cases_does_not_decide(ws: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(RoundError, match="patient by patient"):
+def test_a_hub_that_was_told_nothing_does_not_decide(ws: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(RoundError, match="too few patients") as refused:
         decide(ws, 1, None, tmp_path / "nothing")
+    assert refused.value.where == "hillcrest: it has not evaluated this round"
 
 
 def test_a_round_that_has_not_closed_has_no_model(ws: Workspace, s3_environment: Environment) -> None:

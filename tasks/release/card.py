@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import pandas as pd
 
@@ -12,12 +11,11 @@ from model.labels import STRUCTURES
 from tasks.clinical.agree import FEWEST, QUANTITIES, agreement_of, patient_table
 from tasks.clinical.strata import cell_of
 from tasks.code_version import code_version
-from tasks.enrol import prepared_sites, read_card
 from tasks.models import last_close
 from tasks.records import Close, Plan
 from tasks.release.decide import Decision
 from tasks.release.judge import undecided_findings
-from tasks.release.records import Card, Finding, Measured, SiteData
+from tasks.release.records import Card, Measured
 from tasks.summary import read_cases
 from tasks.workspace import Workspace
 
@@ -66,9 +64,10 @@ def make_card(
         approved_by=approved_by,
         made=made,
         intended_use=INTENDED_USE,
-        limits=tuple(_limits(findings, close, bool(test))),
+        limits=tuple(_limits(decision, close, bool(test))),
         members=plan.members,
-        data=tuple(_site_data(decision.cohort)),
+        data=decision.evidence.data,
+        silent=decision.evidence.silent,
         degraded=close.degraded,
         compared_with=decision.compared[0],
         compared_sha256=decision.compared[1].sha256,
@@ -79,21 +78,17 @@ def make_card(
     )
 
 
-def _limits(findings: tuple[Finding, ...], close: Close, tested: bool) -> Iterator[str]:
+def _limits(decision: Decision, close: Close, tested: bool) -> Iterator[str]:
     yield from ALWAYS
-    places = sorted({finding.place for finding in undecided_findings(findings)})
+    places = sorted({finding.place for finding in undecided_findings(decision.findings)})
     if places:
-        yield f"Not decidable, fewer than {FEWEST} validation patients: {'; '.join(places)}."
+        yield f"Not judged, fewer than {FEWEST} validation patients known: {'; '.join(places)}."
+    for silent in decision.evidence.silent:
+        yield f"Nothing is known of the patients of {silent.site}: {silent.reason}."
     if close.degraded:
         yield f"Its round closed without {', '.join(close.missing)}."
     if not tested:
         yield "The test set was not opened for this model: how it does on unseen patients is not known."
-
-
-def _site_data(cohort: Path) -> Iterator[SiteData]:
-    for site in prepared_sites(cohort):
-        card = read_card(cohort / site)
-        yield SiteData(site=site, patients=card.patients, groups=card.groups)
 
 
 def _test_numbers(ws: Workspace, close: Close) -> Iterator[Measured]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import ReleaseRefusedError, RoundError
+from tasks.enrol import prepared_sites
 from tasks.release.channel import Assignment, read_card
-from tasks.release.judge import judge_strata, worse_findings
+from tasks.release.evidence import Evidence, evidence_here, evidence_told
+from tasks.release.judge import judge_cells, undecided_findings, worse_findings
 from tasks.release.markdown import finding_words
 from tasks.release.records import AS_SHIPPED, Finding, Model
-from tasks.release.validate import model_of, round_records, validation_table
+from tasks.release.validate import model_of, round_records
 from tasks.workspace import Workspace
 
 NAMED = 5
@@ -25,13 +27,13 @@ class Decision:
         candidate: the round's model.
         compared: name and model of what it was compared with.
         findings: a row per stratum, structure and metric.
-        cohort: parent of the prepared sites whose validation patients were looked at.
+        evidence: what they rest on.
     """
 
     candidate: Model
     compared: tuple[str, Model]
     findings: tuple[Finding, ...]
-    cohort: Path
+    evidence: Evidence
 
 
 def decide(ws: Workspace, number: int, current: Assignment | None, cohort: Path) -> Decision:
@@ -41,25 +43,32 @@ def decide(ws: Workspace, number: int, current: Assignment | None, cohort: Path)
         ws: the run or the hub.
         number: of the round.
         current: the entry in force, None before the first release.
-        cohort: parent of the prepared sites.
+        cohort: parent of the prepared sites; where none is, as at a hub, the hospitals' evaluations of the round count.
 
     Returns:
         Both models and the findings.
 
     Raises:
-        RoundError: the round has no model, or no prepared site is there.
+        RoundError: the round has no model, or too little is known of any patients to decide anything.
     """
     plan, close = round_records(ws, number)
     candidate = model_of(plan.base, close.steps)
     compared = (AS_SHIPPED, model_of(plan.base, ()))
     if current:
         compared = (current.fact.release, read_card(ws.versions, current.fact.release)[0].model)
-    cases = validation_table(ws, cohort, candidate, compared[1])
-    if cases.empty:
-        what = "no site's validation patients are on this machine, and the gate compares patient by patient"
+    here = bool(prepared_sites(cohort))
+    evidence = (
+        evidence_here(ws, cohort, candidate, compared[1])
+        if here
+        else evidence_told(ws, plan, candidate, compared[1])
+    )
+    findings = judge_cells(evidence.cells, evidence.strata)
+    if len(undecided_findings(findings)) == len(findings):
+        said = "; ".join(f"{silent.site}: {silent.reason}" for silent in evidence.silent)
+        what = f"of too few patients is anything known to decide whether round {number} does harm"
         mend = "name a prepared cohort with --cohort; see docs/operations.md, Releasing a model"
-        raise RoundError(what, str(cohort), mend)
-    return Decision(candidate, compared, judge_strata(cases, ws.params.seed), cohort)
+        raise RoundError(what, said or str(cohort), mend)
+    return Decision(candidate, compared, findings, evidence)
 
 
 def refuse_worse(decision: Decision, number: int) -> None:

@@ -1,45 +1,44 @@
-"""The gate: every structure, pathology and vendor, new model against released one on the same patients."""
+"""The gate: every structure, pathology and vendor, new model against released one, over the cells of all sites."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
-import numpy as np
-import pandas as pd
-
-from model.gate import Comparison, compare_bias, compare_means
-from model.labels import STRUCTURES
-from tasks.clinical.agree import FEWEST, QUANTITIES, patient_table
-from tasks.clinical.strata import members_of
+from model.gate import Pairs, compare, pool
+from tasks.clinical.agree import FEWEST
+from tasks.records import PairedCell
+from tasks.release.paired import EVERYBODY, GOALS, KINDS, PLACES, as_pairs
 from tasks.release.records import Finding
 
-CANDIDATE, RELEASED = "candidate", "released"
-KINDS = ("structure", "group", "vendor")
-METRICS = {"dice": True, "hd95_mm": False}
-"""Metric → whether higher is better."""
-EF_BIAS = "ef_bias_percent"
-VENTRICLES = ("LV", "RV")
+DECIMALS = 6
 
 
-def judge_strata(cases: pd.DataFrame, seed: int, fewest: int = FEWEST) -> tuple[Finding, ...]:
-    """Compare two models stratum by stratum.
+def judge_cells(
+    cells: Iterable[PairedCell], strata: Mapping[str, Iterable[str]], fewest: int = FEWEST
+) -> tuple[Finding, ...]:
+    """Pool what the sites say of their patients, and compare two models stratum by stratum.
 
     Args:
-        cases: a row per model (``candidate`` and ``released``), site, patient, phase and structure, as
-            :func:`tasks.evaluate.evaluate_cases` returns it with model, owner and site.
-        seed: of the intervals.
+        cells: of all sites, as :func:`tasks.release.paired.paired_cells` returns them.
+        strata: kind → names of all strata that are known, cells or not.
         fewest: patients below which a stratum decides nothing.
 
     Returns:
-        A finding per stratum, structure and metric, in a fixed order.
+        A finding per stratum, structure and metric, in a fixed order; of a stratum of which nothing was said, one
+        without numbers.
     """
-    errors = _ef_errors(cases)
+    by_place: dict[tuple[str, str, str, str], list[PairedCell]] = defaultdict(list)
+    known = {kind: set(strata.get(kind, ())) for kind in KINDS} | {"structure": {EVERYBODY}}
+    for cell in cells:
+        by_place[cell.kind, cell.stratum, cell.structure, cell.metric].append(cell)
+        known[cell.kind].add(cell.stratum)
     return tuple(
-        finding
+        _finding((kind, stratum, *place), by_place[kind, stratum, *place], fewest)
         for kind in KINDS
-        for stratum, rows in members_of(cases, "all" if kind == "structure" else kind).items()
-        for finding in _of_stratum(rows, errors, (kind, stratum), seed, fewest)
+        for stratum in sorted(known[kind])
+        for place in PLACES
     )
 
 
@@ -53,71 +52,32 @@ def undecided_findings(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.verdict == "not decidable")
 
 
-def _of_stratum(
-    rows: pd.DataFrame, errors: dict[str, pd.DataFrame], place: tuple[str, str], seed: int, fewest: int
-) -> Iterator[Finding]:
-    for structure in STRUCTURES:
-        own = rows[rows["structure"] == structure]
-        for metric, higher in METRICS.items():
-            pairs = _pairs(own, metric)
-            found = _compare(pairs, seed, fewest, higher)
-            yield _finding((*place, structure, metric), found, len(pairs))
-    patients = pd.MultiIndex.from_frame(rows[["site", "patient"]].drop_duplicates())
-    for ventricle in VENTRICLES:
-        own = errors[ventricle][errors[ventricle].index.isin(patients)]
-        defined = own.dropna()
-        arrays = defined[CANDIDATE].to_numpy(float), defined[RELEASED].to_numpy(float)
-        biases = compare_bias(*arrays, np.random.default_rng(seed), fewest)
-        yield _finding((*place, ventricle, EF_BIAS), biases, len(own))
-
-
-def _pairs(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Patient means of both models; index (site, patient). A case that only one model defines is in neither."""
-    cases = _side_by_side(rows, ["site", "patient", "phase"], metric)
-    both = cases.where(cases.notna().all(axis=1))
-    return both.groupby(level=["site", "patient"]).mean()
-
-
-def _compare(pairs: pd.DataFrame, seed: int, fewest: int, higher: bool) -> Comparison:
-    defined = pairs.dropna()
-    sites = [str(site) for site, _ in defined.index]
-    arrays = defined[CANDIDATE].to_numpy(float), defined[RELEASED].to_numpy(float)
-    return compare_means(*arrays, sites, np.random.default_rng(seed), fewest, higher)
-
-
-def _ef_errors(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Ventricle → EF minus reference under both models; index (site, patient)."""
-    patients, errors = patient_table(cases), {}
-    for ventricle in VENTRICLES:
-        (ef,) = (q for q in QUANTITIES if q.key == f"{ventricle.lower()}_ef_percent")
-        signed = patients.assign(error=patients[ef.predicted] - patients[ef.reference])
-        errors[ventricle] = _side_by_side(signed, ["site", "patient"], "error")
-    return errors
-
-
-def _side_by_side(rows: pd.DataFrame, index: list[str], value: str) -> pd.DataFrame:
-    """One value of both models; columns candidate and released."""
-    table = rows.set_index([*index, "model"])[value].unstack("model")
-    return table.reindex(columns=[CANDIDATE, RELEASED]).sort_index()
-
-
-def _finding(place: tuple[str, str, str, str], found: Comparison, patients: int) -> Finding:
+def _finding(place: tuple[str, str, str, str], cells: list[PairedCell], fewest: int) -> Finding:
     kind, stratum, structure, metric = place
-    numbers = {name: _or_none(value) for name, value in vars(found).items() if name in _NUMBERS}
+    pairs, left_out = pool([as_pairs(cell) for cell in cells]), [cell.left_out for cell in cells]
+    found = compare(pairs, GOALS[metric], fewest)
+    released, candidate = _means(pairs, metric)
     return Finding(
         kind=kind,
         stratum=stratum,
         structure=structure,
         metric=metric,
-        patients=found.patients,
-        left_out=patients - found.patients,
+        patients=pairs.n,
+        left_out=None if not left_out or None in left_out else sum(n for n in left_out if n),
+        released=released,
+        candidate=candidate,
+        difference=_or_none(found.difference),
+        low=_or_none(found.low),
+        high=_or_none(found.high),
         verdict=found.verdict,
-        **numbers,
     )
 
 
-_NUMBERS = ("released", "candidate", "difference", "low", "high")
+def _means(pairs: Pairs, metric: str) -> tuple[float | None, float | None]:
+    """Of both models; of a bias, its size."""
+    size = abs if GOALS[metric] == "small" else float
+    return _or_none(size(pairs.released)), _or_none(size(pairs.candidate))
 
 
 def _or_none(value: float) -> float | None:
-    return round(value, 6) if math.isfinite(value) else None
+    return round(value, DECIMALS) if math.isfinite(value) else None

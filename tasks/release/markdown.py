@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.release.judge import EF_BIAS, undecided_findings
+from tasks.release.judge import undecided_findings
+from tasks.release.paired import EF_BIAS, EF_ERROR
 from tasks.release.records import Card, Finding, Measured
 
-_METRICS = {"dice": "Dice", "hd95_mm": "HD95, mm", EF_BIAS: "EF bias, %"}
-_DECIMALS = {"dice": 3, "hd95_mm": 1, EF_BIAS: 1}
+_METRICS = {"dice": "Dice", "hd95_mm": "HD95, mm", EF_BIAS: "EF bias, %", EF_ERROR: "EF error, %"}
+_DECIMALS = {"dice": 3, "hd95_mm": 1, EF_BIAS: 1, EF_ERROR: 1}
 
 
 def card_markdown(card: Card) -> str:
@@ -83,7 +84,8 @@ def _gate_words(card: Card) -> str:
     few = len(undecided_findings(card.findings))
     return (
         f"{len(card.findings)} comparisons on validation patients, paired; {few} of them not decidable (fewer than "
-        f"{card.fewest} patients), which did not stop the release. EF bias: size of the mean error."
+        f"{card.fewest} patients), which did not stop the release. EF bias: size of the mean "
+        "error; EF error: mean size of the error."
     )
 
 

@@ -52,14 +52,15 @@ def release_round(
         number: of the round.
         approved_by: who takes responsibility.
         env: the store, for DVC.
-        cohort: parent of the prepared sites whose validation patients decide; the run's own when left out.
+        cohort: parent of the prepared sites whose validation patients decide; the run's own when left out, and at a
+            hub what the hospitals tell of theirs.
 
     Returns:
         The new entry of the channel; the one in force when it is this very model already.
 
     Raises:
         ReleaseRefusedError: a stratum is worse; nothing was changed.
-        RoundError: the round has no model, or this machine has no cases to judge it on.
+        RoundError: the round has no model, or too little is known of any patients to judge it.
         StoreError: the store does not take it.
         DiskError: git, DVC or the disk fail.
     """

@@ -20,13 +20,17 @@ class Finding(Record):
     kind: str = Field(description="structure, group or vendor")
     stratum: str
     structure: str = Field(description="RV, MYO, LV; for the bias of EF the ventricle")
-    metric: str = Field(description="dice, hd95_mm, or ef_bias_percent: the size of EF's mean error")
+    metric: str = Field(
+        description="dice, hd95_mm; ef_bias_percent: the size of EF's mean error; ef_error_percent: its mean size"
+    )
     patients: int = Field(description="with a value under both models")
-    left_out: int = Field(description="without one under at least one of them")
+    left_out: int | None = Field(
+        description="without one under at least one of them; None where a hospital does not tell"
+    )
     released: float | None
     candidate: float | None
     difference: float | None = Field(description="candidate − released")
-    low: float | None = Field(description="of the 95 % interval of a paired bootstrap; None below the fewest")
+    low: float | None = Field(description="of the difference's 95 % interval; None below the fewest patients")
     high: float | None
     verdict: Verdict
 
@@ -60,6 +64,13 @@ class Measured(Record):
     n: int
 
 
+class Silent(Record):
+    """A hospital of whose patients the gate knows nothing."""
+
+    site: str
+    reason: str
+
+
 class Card(Record):
     """The model card."""
 
@@ -75,6 +86,7 @@ class Card(Record):
     data: tuple[SiteData, ...] = Field(
         description="of the sites whose validation patients the gate looked at"
     )
+    silent: tuple[Silent, ...] = Field((), description="hospitals of whose patients the gate knows nothing")
     degraded: bool = Field(description="the round closed without everybody")
     compared_with: str = Field(description="version, or the base as shipped")
     compared_sha256: Sha256

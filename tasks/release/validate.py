@@ -1,4 +1,4 @@
-"""Two models on every site's validation patients, on a machine that holds them all: what the gate looks at.
+"""The parts of models, and two models on every site's validation patients, on a machine that holds them all.
 
 The test set stays closed: a gate that looked at it with every round would choose by it, and the card's test numbers
 would no longer be a report.
@@ -19,7 +19,7 @@ from tasks.evaluate import evaluate_cases, load_cases
 from tasks.files import sha256_bytes
 from tasks.history import read_published
 from tasks.records import Base, Close, Plan, Step, model_sha256
-from tasks.release.judge import CANDIDATE, RELEASED
+from tasks.release.paired import CANDIDATE, RELEASED
 from tasks.release.records import Model
 from tasks.weights import fold_steps
 from tasks.workspace import Workspace
@@ -98,7 +98,9 @@ def weights_of(ws: Workspace, model: Model) -> dict[str, Tensor]:
     return fold_steps(load(base_bytes(ws, model)), model.steps, lambda step: step_bytes(ws, step))
 
 
-def validation_table(ws: Workspace, cohort: Path, candidate: Model, released: Model) -> pd.DataFrame:
+def validation_tables(
+    ws: Workspace, cohort: Path, candidate: Model, released: Model
+) -> dict[str, pd.DataFrame]:
     """Both models on the validation patients of every site whose data is prepared here.
 
     Args:
@@ -108,22 +110,23 @@ def validation_table(ws: Workspace, cohort: Path, candidate: Model, released: Mo
         released: the one in use.
 
     Returns:
-        What :func:`tasks.release.judge.judge_strata` reads; empty where no site's data lies here, as at a hub.
+        Site → what :func:`tasks.release.paired.paired_cells` reads; empty where no site's data lies here, as at a hub.
     """
     sites = prepared_sites(cohort)
-    if not sites:
-        return pd.DataFrame()
     predict = {
         name: predictor(model.base.architecture, weights_of(ws, model))
         for name, model in ((CANDIDATE, candidate), (RELEASED, released))
+        if sites
     }
-    tables = []
+    tables = {}
     for site in sites:
         cases = load_cases(cohort / site, "validation")
-        tables += [
+        rows = [
             evaluate_cases(predict[name], cases).assign(model=name, owner="", site=site) for name in predict
         ]
-    return pd.concat(tables, ignore_index=True)
+        if cases:
+            tables[site] = pd.concat(rows, ignore_index=True)
+    return tables
 
 
 def _checked(path: Path, sha256: str) -> bytes:
