@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
-from infra.s3_users import S3User, make_user, remove_user
-from model.errors import ConfigError
+from pydantic import SecretStr
+
+from infra.s3_users import S3User, change_secret, make_user, remove_user
+from model.errors import ConfigError, ServerError
 from tasks.files import json_bytes, write_atomic
-from tasks.homes import Home, Invitation, enter_home, read_credentials
+from tasks.homes import Home, Invitation, enter_home, read_credentials, read_home, write_credentials
 from tasks.identity import read_identity
+from tasks.join import is_accepted
 from tasks.key_offer import new_invitation
 from tasks.ledger import checked_name
 from tasks.roster import dismiss, end_key, invite, require_invited, revoke
@@ -94,6 +98,37 @@ def write_invitation(invitation: Invitation, path: Path) -> None:
     if path.exists():
         raise ConfigError("there is a file already", str(path), "remove it, or name another")
     write_atomic(path, json_bytes(invitation.model_dump(mode="json")), mode=0o600)
+
+
+def take_own_secret(folder: Path, invitation: Invitation) -> bool:
+    """Have a hospital that has joined change the secret of the store that its invitation told.
+
+    The new one is written down before the store learns it; joining again finds which of both holds.
+
+    Args:
+        folder: the hospital's.
+        invitation: that it has joined with.
+
+    Returns:
+        Whether the invitation's secret has ended; False where the store lets nobody change it.
+
+    Raises:
+        DiskError: the new secret cannot be written down; the old one still holds.
+        StoreUnreachableError: the store does not say which of both it takes; join again.
+    """
+    told = read_credentials(folder)
+    if told.secret_key.get_secret_value() != invitation.secret_key:
+        return True
+    fresh = secrets.token_urlsafe(30)
+    write_credentials(folder, told.model_copy(update={"secret_key": SecretStr(fresh)}))
+    try:
+        change_secret(read_home(folder).s3_endpoint, S3User(told.access_key, invitation.secret_key), fresh)
+    except ServerError:
+        if is_accepted(folder):  # it was done, and the answer lost
+            return True
+        write_credentials(folder, told)
+        return False
+    return True
 
 
 def dismiss_site(hub: Path, site: str, by_hand: bool = False) -> None:

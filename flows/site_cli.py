@@ -59,12 +59,20 @@ def site_join(
     layout: Layout = "acdc",
 ) -> None:
     """Make this hospital's folder and keys, prepare its data and tell the hub; an invitation works once."""
+    from flows.invitations import take_own_secret
     from tasks.homes import read_invitation
     from tasks.identity import described, read_identity
     from tasks.join import join
 
     invited = read_invitation(invitation)
     join(home, invited, data, layout)
+    if take_own_secret(home, invited):
+        console.print("it has a secret of the store of its own; the one in the invitation has ended")
+    else:
+        said = (
+            "the store keeps the secret in the invitation: destroy that file, whoever reads it has its rights"
+        )
+        console.print(said, style="yellow", soft_wrap=True)
     keys = described(read_identity(home).public)
     console.print(f"{invited.home.name} has joined with the keys {keys}; tell them the hub by telephone")
     console.print(f"start its worker: cardiofed site work --home {home}", soft_wrap=True)

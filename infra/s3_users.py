@@ -72,6 +72,23 @@ def make_hub_user(endpoint: str, root: S3User, bucket: str) -> S3User:
     return _make(endpoint, root, f"{HUB}-{checked_name(bucket, 'bucket')}", store_policy(HUB, bucket))
 
 
+def change_secret(endpoint: str, user: S3User, secret: str) -> None:
+    """Have a user change its own secret, for which it needs nobody: the old one ends at once.
+
+    Keys that somebody has derived from the old one live on until the hub rotates the user.
+
+    Args:
+        endpoint: of the store.
+        user: whose secret.
+        secret: the new one.
+
+    Raises:
+        ServerError: the store does not know this call, or refuses it.
+    """
+    with _administration(endpoint, user, f"gave {user.access_key} no new secret") as admin:
+        admin.user_add(user.access_key, secret)
+
+
 def remove_user(endpoint: str, root: S3User, site: str) -> bool:
     """Revoke a site's user and its policy: the site's next request is refused, in an open session, too.
 

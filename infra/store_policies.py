@@ -23,6 +23,7 @@ def store_policy(name: str, bucket: str, kind: Kind = "minio") -> dict[str, obje
 
     A site reads and lists ``global/`` and its own prefix, and writes the latter. The hub reads and lists everything
     and writes ``global/``, ``hub/`` and ``dvc/``. Nobody deletes, and nobody administers users, policies or buckets.
+    Where the store knows MinIO's calls, a site may change its own secret: an invitation has told the first.
 
     Args:
         name: of the site, or ``hub``.

@@ -76,10 +76,23 @@ def write_home(folder: Path, home: Home, credentials: Credentials, params: Param
     if (folder / HOME_FILE).exists() and (found := read_home(folder).name) != home.name:
         mend = "choose an empty folder"
         raise ConfigError(f"this folder belongs to '{found}', not to '{home.name}'", str(folder), mend)
-    secret = {"access_key": credentials.access_key, "secret_key": credentials.secret_key.get_secret_value()}
-    write_atomic(folder / CREDENTIALS_FILE, json_bytes(secret), mode=0o600)
+    write_credentials(folder, credentials)
     write_atomic(folder / PARAMS_FILE, json_bytes(params.model_dump(mode="json")))
     write_atomic(folder / HOME_FILE, json_bytes(home.model_dump(mode="json")))
+
+
+def write_credentials(folder: Path, credentials: Credentials) -> None:
+    """Write down who the machine of a folder is to the store, for the owner alone to read.
+
+    Args:
+        folder: the machine's own.
+        credentials: its keys.
+
+    Raises:
+        DiskError: they cannot be written.
+    """
+    secret = {"access_key": credentials.access_key, "secret_key": credentials.secret_key.get_secret_value()}
+    write_atomic(folder / CREDENTIALS_FILE, json_bytes(secret), mode=0o600)
 
 
 def read_home(folder: Path) -> Home:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.errors import CohortError
+from model.errors import CohortError, StoreDeniedError
 from tasks.enrol import read_card
-from tasks.homes import Credentials, Invitation, enter_home, write_home
+from tasks.homes import (
+    CREDENTIALS_FILE,
+    Credentials,
+    Invitation,
+    enter_home,
+    read_credentials,
+    write_credentials,
+    write_home,
+)
 from tasks.identity import have_identity, read_identity, renew_identity
 from tasks.key_offer import offer_key
-from tasks.ledger import card_key, put_record
+from tasks.ledger import card_key, put_record, site_prefix
 from tasks.prepare import prepare
 from tasks.small_cells import shareable
 from tasks.trust import pin_hub, refuse_other_hub
@@ -45,7 +53,7 @@ def join(folder: Path, invitation: Invitation, data: Path, layout: str) -> Works
 
 
 def enter(folder: Path, invitation: Invitation) -> None:
-    """Write down what the invitation tells, and have keys.
+    """Write down what the invitation tells, and have keys; credentials that the store still takes stay.
 
     Args:
         folder: the hospital's own.
@@ -56,16 +64,39 @@ def enter(folder: Path, invitation: Invitation) -> None:
         TrustError: the invitation is another hub's than the one before.
         KeyFileError: a key that is there cannot be used.
     """
-    credentials = Credentials.model_validate(
+    told = Credentials.model_validate(
         {"access_key": invitation.access_key, "secret_key": invitation.secret_key}
     )
     refuse_other_hub(folder, invitation.hub)
-    write_home(folder, invitation.home, credentials, invitation.params)
+    kept = read_credentials(folder) if (folder / CREDENTIALS_FILE).exists() else told
+    write_home(folder, invitation.home, kept, invitation.params)
     pin_hub(folder, invitation.hub)
     if invitation.home.s3_endpoint.startswith("https://"):
         keep_ca(folder)
+    if kept != told and not is_accepted(folder):
+        write_credentials(folder, told)
     if have_identity(folder).public.sign == invitation.replaces:
         renew_identity(folder)
+
+
+def is_accepted(folder: Path) -> bool:
+    """Whether the store takes the credentials in a hospital's folder.
+
+    Args:
+        folder: the hospital's, entered.
+
+    Returns:
+        False where it refuses them.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    ws, home = enter_home(folder)
+    try:
+        ws.store.list(site_prefix(home.name))
+    except StoreDeniedError:
+        return False
+    return True
 
 
 def offer(folder: Path, invitation: Invitation) -> None:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doctor_files import SITE, Federation, federation, findings
 from federation_files import delete, tiny_params, write_hospitals
 from typer.testing import CliRunner
 
+from flows import invitations
 from flows.cli import app
 from flows.invitations import (
     dismiss_site,
     invite_site,
     revoke_site,
     rotate_site,
+    take_own_secret,
     user_by_hand,
     write_invitation,
 )
-from infra.s3_users import S3User
-from model.errors import ConfigError, SignatureError, StoreDeniedError, TrustError
+from infra.s3_users import S3User, change_secret
+from model.errors import ConfigError, ServerError, SignatureError, StoreDeniedError, TrustError
 from tasks.cases import SiteCard
-from tasks.homes import enter_home, read_home, read_invitation
+from tasks.homes import enter_home, read_credentials, read_home, read_invitation
 from tasks.identity import read_identity
 from tasks.join import enter, join, offer
 from tasks.keys import new_token
@@ -249,3 +252,55 @@ def test_an_invitation_of_another_hub_changes_nothing(
     with pytest.raises(TrustError, match="this folder knows the hub as"):
         join(tmp_path / NEW, other, data, "acdc")
     assert (tmp_path / NEW / "home.json").read_bytes() == before
+
+
+def test_a_hospital_that_joins_has_a_secret_that_no_invitation_tells_and_keeps_it(
+    federation: Federation, data: Path, tmp_path: Path
+) -> None:
+    folder, file = tmp_path / NEW, tmp_path / "invitation"
+    invitation = invite_site(federation.hub, NEW)
+    write_invitation(invitation, file)
+    command = ["site", "join", str(file), "--home", str(folder), "--data", str(data)]
+    for _ in range(2):
+        joined = CliRunner().invoke(app, command)
+        assert joined.exit_code == 0 and "the one in the invitation has ended" in joined.output, joined.output
+        own = read_credentials(folder).secret_key.get_secret_value()
+        assert own != invitation.secret_key and enter_home(folder)[0].store.exists(card_key(NEW))
+    assert stat.S_IMODE((folder / "credentials.json").stat().st_mode) == 0o600
+    join(folder, rotate_site(federation.hub, NEW), data, "acdc")
+    assert read_credentials(folder).secret_key.get_secret_value() != own
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_kill_while_the_secret_changes_leaves_one_that_holds(
+    federation: Federation, data: Path, tmp_path: Path, changed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, invitation = tmp_path / NEW, invite_site(federation.hub, NEW)
+    join(folder, invitation, data, "acdc")
+
+    def killed(*arguments: Any) -> None:
+        if changed:
+            change_secret(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(invitations, "change_secret", killed)
+    with pytest.raises(KeyboardInterrupt):
+        take_own_secret(folder, invitation)
+    monkeypatch.undo()
+    join(folder, invitation, data, "acdc")
+    assert take_own_secret(folder, invitation)
+    assert enter_home(folder)[0].store.exists(card_key(NEW))
+
+
+def test_where_the_store_lets_nobody_change_a_secret_the_old_one_holds_and_that_is_said(
+    federation: Federation, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise ServerError("the store gave no new secret", "store", "by hand")
+
+    folder, file = tmp_path / NEW, tmp_path / "invitation"
+    write_invitation(invite_site(federation.hub, NEW), file)
+    monkeypatch.setattr(invitations, "change_secret", refused)
+    command = ["site", "join", str(file), "--home", str(folder), "--data", str(data)]
+    assert "destroy that file" in " ".join(CliRunner().invoke(app, command).output.split())
+    assert enter_home(folder)[0].store.exists(card_key(NEW))

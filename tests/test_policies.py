@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from infra.s3_server import S3Server
-from infra.s3_users import S3User, make_hub_user, make_user, remove_user
+from infra.s3_users import S3User, change_secret, make_hub_user, make_user, remove_user
 from infra.store_policies import Kind, store_policy
 from infra.tls import server_certificate
 from model.errors import ConfigError, ObjectMissingError, ServerError, StoreDeniedError
@@ -267,7 +267,7 @@ def administrations(env: Environment, file: Path) -> dict[str, Callable[[], obje
     return {
         "list users": admin.user_list,
         "make a user": lambda: admin.user_add("mine", "secret-of-mine"),
-        "change its own secret": lambda: admin.user_add(user.access_key, "secret-of-mine"),
+        "change another's secret": lambda: admin.user_add(f"site-{OTHER}", "secret-of-mine"),
         "remove a user": lambda: admin.user_remove(f"site-{OTHER}"),
         "lock a user out": lambda: admin.user_disable(f"site-{OTHER}"),
         "list policies": admin.policy_list,
@@ -376,6 +376,23 @@ def test_a_revoked_site_is_refused_with_its_next_request(real: Side, guest: S3Us
             other.get_object(Bucket=BUCKET, Key="sites/guest/card.json")
     assert not remove_user(real.admin.s3_endpoint, root, "guest")
     assert Store(real.admin).get("sites/guest/card.json") == b"1"
+
+
+def test_a_site_changes_its_own_secret_and_the_old_one_ends_at_once(real: Side, guest: S3User) -> None:
+    session = Store(as_user(real.admin, guest))
+    session.put("sites/guest/card.json", b"1")
+    change_secret(real.admin.s3_endpoint, guest, "one-that-nobody-was-told")
+    with pytest.raises(StoreDeniedError, match="SignatureDoesNotMatch"):
+        session.get("sites/guest/card.json")
+    own = Store(as_user(real.admin, S3User(guest.access_key, "one-that-nobody-was-told")))
+    assert own.get("sites/guest/card.json") == b"1"
+    with pytest.raises(StoreDeniedError, match="AccessDenied"):
+        own.get(THEIRS)
+
+
+def test_the_hubs_user_changes_not_even_its_own_secret(real: Side) -> None:
+    with pytest.raises(ServerError, match="AccessDenied"):
+        change_secret(real.admin.s3_endpoint, user_of(real.hub), "secret-of-mine")
 
 
 def test_only_the_stores_administrator_rotates_and_revokes(real: Side) -> None:

@@ -24,7 +24,7 @@ from tasks.ledger import (
 )
 from tasks.merge import _admitted
 from tasks.records import Candidates, Current, Plan, Ratings
-from tasks.registered import registered
+from tasks.registered import Roster, registered
 from tasks.seal import NOTHING_SEEN, seal, split_seal
 from tasks.workspace import Workspace
 
@@ -106,12 +106,15 @@ def revocable(round_1: Round) -> Iterator[Workspace]:
     put_record(round_1.ws.store, roster_key(), registered(round_1.ws.store))  # forgets what was read
 
 
-def test_revoked_key(round_1: Round, revocable: Workspace) -> None:
+def test_revoked_key(round_1: Round, revocable: Workspace, off: pytest.MonkeyPatch) -> None:
     store = revocable.store
     assert round_1.admit()[1] == ""
     plan, candidates = get_record(store, plan_key(1), Plan), get_record(store, candidates_key(1), Candidates)
     assert set(_admitted(revocable, plan, candidates)) == {ATTACKER, *OTHERS}
     put_record(store, roster_key(), registered(store).without_identity(ATTACKER, "revoked"))
+    off.setattr(Roster, "identity", lambda roster, site: roster.keys[site][-1].identity)  # whatever its state
+    assert set(_admitted(revocable, plan, candidates)) == {ATTACKER, *OTHERS}
+    off.undo()
     assert set(_admitted(revocable, plan, candidates)) == set(OTHERS)
     delete(store, candidates_key(1))
     assert "the hub has revoked the key" in round_1.admit()[1]

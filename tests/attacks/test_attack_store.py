@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from federation_files import PARAMS_FILE, tiny_params
 
+from flows import invitations
+from flows.invitations import take_own_secret
 from infra import s3_users
 from infra.s3_server import S3Server
 from infra.s3_users import S3User, make_user, remove_user
-from model.errors import ConfigError, StoreDeniedError
+from model.errors import ConfigError, ServerError, StoreDeniedError
 from tasks.events import log_event
-from tasks.homes import Credentials, Home, open_workspace, write_home
+from tasks.homes import Credentials, Home, Invitation, enter_home, open_workspace, write_home
+from tasks.join import enter
+from tasks.keys import new_token, token_key
+from tasks.records import PublicIdentity
 from tasks.settings import Environment
 from tasks.store import Store
 
@@ -32,8 +37,25 @@ class Hub:
         for key in (THEIRS, OURS):
             self.store.put(key, b"as it was")
 
+    def invitation(self, site: str) -> Invitation:
+        user, home = make_user(self._server.url, self._root, site, BUCKET), self._server.environment(BUCKET)
+        return Invitation(
+            home=Home(name=site, s3_endpoint=home.s3_endpoint, s3_bucket=BUCKET),
+            access_key=user.access_key,
+            secret_key=user.secret_key,
+            params=tiny_params(),
+            hub=PublicIdentity(sign=token_key(new_token()).public, age="age1"),
+            token=new_token(),
+        )
+
+    def as_told_by(self, invitation: Invitation) -> Store:
+        """Whoever has the file."""
+        return self._as(S3User(invitation.access_key, invitation.secret_key))
+
     def invite(self, site: str) -> Store:
-        user = make_user(self._server.url, self._root, site, BUCKET)
+        return self._as(make_user(self._server.url, self._root, site, BUCKET))
+
+    def _as(self, user: S3User) -> Store:
         env = self._server.environment(BUCKET).model_dump()
         own = {"s3_access_key": user.access_key, "s3_secret_key": user.secret_key}
         return Store(Environment.model_validate({**env, **own}))
@@ -47,6 +69,11 @@ def hub(s3_server: S3Server) -> Iterator[Hub]:
     made = Hub(s3_server)
     yield made
     made.revoke(OWN)
+
+
+def refuse(*_: object) -> None:
+    """A store that lets nobody change a secret."""
+    raise ServerError("the store gave no new secret", "store", "by hand")
 
 
 def everything(*_: object) -> dict[str, object]:
@@ -69,6 +96,20 @@ def test_cross_site_read_and_write(hub: Hub, off: pytest.MonkeyPatch) -> None:
         thief.put(THEIRS, b"forged again")
     assert hub.store.get(THEIRS) == b"forged"
     thief.put(OURS, b"its own")
+
+
+def test_used_invitation_that_somebody_finds(hub: Hub, tmp_path: Path, off: pytest.MonkeyPatch) -> None:
+    """The file lies in a mailbox long after its hospital has joined."""
+    invitation, folder = hub.invitation(OWN), tmp_path / OWN
+    enter(folder, invitation)
+    off.setattr(invitations, "change_secret", refuse)
+    assert not take_own_secret(folder, invitation)
+    assert hub.as_told_by(invitation).get(OURS) == b"as it was"
+    off.undo()
+    assert take_own_secret(folder, invitation)
+    with pytest.raises(StoreDeniedError):
+        hub.as_told_by(invitation).get(OURS)
+    assert enter_home(folder)[0].store.get(OURS) == b"as it was"
 
 
 def test_stolen_credentials_after_revoke(hub: Hub, off: pytest.MonkeyPatch) -> None:
