@@ -83,7 +83,7 @@ def bring_up(
         stages.cohort(root, params, source, replace=False)
         sites = prepared_sites(root / "cohort")
         if not has_base(root / HUB, params):
-            say("training the base: two minutes on two idle cores with the settings of params.yaml")
+            say("the base: trained once, in two minutes on two idle cores with the settings of params.yaml")
             stages.pretrain(root / HUB, params)
         machines = [root / HUB, *(root / HOSPITALS / site for site in sites)]
         certificate = have_tls(root, machines, tls)

@@ -162,7 +162,7 @@ def _foreign(plan: Plan) -> RoundError:
     return RoundError(
         f"this bucket holds another federation: its round {plan.round} has another base or other settings",
         plan_key(plan.round),
-        "use another bucket (CARDIOFED_S3_BUCKET), or the settings of that run",
+        "restore the base and the settings of that run, or use another bucket (CARDIOFED_S3_BUCKET)",
     )
 
 
