@@ -13,6 +13,7 @@ from rich.console import Console
 
 from flows.audit_cli import audit_app
 from flows.bench import bench
+from flows.clinical_cli import clinical_app
 from flows.data_cli import data_app
 from flows.dependencies_cli import dependencies
 from flows.doctor_cli import doctor
@@ -38,6 +39,7 @@ app.add_typer(stage_app, name="stage")
 app.add_typer(audit_app, name="audit")
 app.add_typer(study_app, name="study")
 app.add_typer(bench, name="bench")
+app.add_typer(clinical_app, name="clinical")
 app.add_typer(hub_app, name="hub")
 app.add_typer(keys_app, name="keys")
 app.add_typer(round_app, name="round")
