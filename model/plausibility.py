@@ -191,7 +191,7 @@ def disagreement_flags(
         dice = overlap(one == value, other == value).dice
         if dice < AGREEMENT:
             said = (
-                f"Dice {dice:.2f} between {names[0]} and {names[1]} model, usual is {AGREEMENT:.2f} or more"
+                f"Dice {dice:.3f} between {names[0]} and {names[1]} model, usual is {AGREEMENT:.2f} or more"
             )
             flags.append(Flag("models_disagree", said, name, phase))
     return flags
@@ -221,7 +221,7 @@ def confidence_flags(sure: Mapping[str, float], phase: str) -> list[Flag]:
     Returns:
         A flag per structure; an absent one is another check's.
     """
-    said = "mean probability {:.2f}, usual is {:.2f} or more"
+    said = "mean probability {:.3f}, usual is {:.2f} or more"
     return [
         Flag("low_confidence", said.format(value, CONFIDENCE), name, phase)
         for name, value in sure.items()

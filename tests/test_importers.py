@@ -378,6 +378,17 @@ def test_real_archives_are_read_as_they_are(kind: str, patients: int, ml: list[s
     assert any([cell.strip().removesuffix(" ml") for cell in row.split("|")[8:11]] == ml for row in rows)
 
 
+@needs_real
+def test_acdc_is_read_as_the_table_of_the_docs_says(tmp_path: Path) -> None:
+    assert bring_in("acdc", REAL / "acdc", tmp_path / "out").patients == 50
+    cells = [line.split(" | ") for line in describe(tmp_path / "out").splitlines()[2:]]
+    for phase, expected in (("ED", [156.5, 129.5, 149.5]), ("ES", [68, 151.5, 64])):
+        ml = np.array([[int(part.split()[0]) for part in row[7:10]] for row in cells if row[2] == phase])
+        assert np.median(ml, axis=0).tolist() == expected
+    slices = {int(row[4].split(" × ")[2]) for row in cells}
+    assert (min(slices), max(slices)) == (6, 17) and {row[6] for row in cells} == {"0°"}
+
+
 def test_an_image_that_is_none_of_a_masks_shape_is_named_by_its_patient(tmp_path: Path) -> None:
     source = MAKE["nifti"](tmp_path / "in")
     save(source / ED, np.zeros((*SHAPE[:2], 4), np.int16))

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import T, X, Y, Z
 from predict_files import GREYS, SITE, reader, write_run
+from real_files import REAL, needs_real
 
 from model.labels import LV, MYO, RV
 from tasks.dicom.cine import read_cine
@@ -19,8 +20,7 @@ from tasks.predict.ready import ready_model
 from tasks.predict.run import predict
 from tasks.predict.shelf import Shelf
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-REAL = {"sax_cine_3t": SHARED / "dicom" / "sax_cine_3t", "sunnybrook": SHARED / "sunnybrook" / "SCD0000101"}
+STUDIES = {"sax_cine_3t": REAL / "dicom" / "sax_cine_3t", "sunnybrook": REAL / "sunnybrook" / "SCD0000101"}
 LABELS = {"LV": LV, "MYO": MYO, "RV": RV}
 SNOMED = {"LV": "87878005", "MYO": "49848007", "RV": "53085002"}
 
@@ -147,11 +147,10 @@ def test_a_seg_names_its_study_its_images_and_what_its_segments_are(tmp_path: Pa
     assert segs[0].ContentDescription == "phase 0, ED" and segs[2].ContentDescription == "phase 2, ES"
 
 
+@needs_real
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", STUDIES)
 def test_real_studies_get_segs_on_their_own_voxels(tmp_path: Path, name: str) -> None:
-    if not REAL[name].exists():
-        pytest.skip("the shared data is not here")
     model = ready_model(Shelf(write_run(tmp_path / "run"), SITE, live=False), "global")
-    predict(REAL[name], tmp_path / "out", model, "", "none", ed=0, es=7)
+    predict(STUDIES[name], tmp_path / "out", model, "", "none", ed=0, es=7)
     assert_same(tmp_path / "out")
