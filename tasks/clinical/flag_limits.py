@@ -101,13 +101,13 @@ def best_limit(table: pd.DataFrame) -> float:
 
 
 def limit_markdown(table: pd.DataFrame, in_force: float) -> str:
-    """Every fifth limit and the one in force, which is bold, as markdown."""
+    """Every fifth limit that fires, and the one in force, which is bold, as markdown."""
     poor = f"of those below {POOR_DICE:.2f}"
     heads = ["limit", "fires on", "Dice there", "Dice elsewhere", poor, "of the others"]
     lines = [heads, ["---"] * len(heads)]
     for row in table.to_dict("records"):
         limit, good = f"{row['limit']:.2f}", row["structures"] - row["poor"]
-        if row["limit"] != in_force and limit[-1] not in "05":
+        if row["limit"] != in_force and (limit[-1] not in "05" or not row["flagged"]):
             continue
         lines.append(
             [
