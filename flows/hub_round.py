@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from datetime import datetime
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
@@ -71,14 +72,15 @@ def federated_round(round: Round = None) -> State[Any]:
         sites = [member.site for member in plan.members]
         attempt = f"{flow_run.id}-{flow_run.run_count}"
         _call(number, [site for site in sites if next_duty(ws, number, site) != "over"], attempt)
+        called = ws.store.now()
         try:
-            close = _close(ws, number, sites, plan.params.merge.mode)
+            close = _close(ws, number, sites, plan.params.merge.mode, called)
         except RoundError as error:
             close_failed(ws, number, error)
             raise
         finally:
             publish_status(ws, number)
-        _wait(ws, number, "adapt", close.participants)
+        _wait(ws, number, "adapt", close.participants, called)
         phases.version(ws, number)
         phases.report(ws, number)
         end_round(ws, number)
@@ -87,15 +89,15 @@ def federated_round(round: Round = None) -> State[Any]:
     return coloured(close)
 
 
-def _close(ws: Workspace, number: int, sites: Collection[str], mode: str) -> Close:
-    _wait(ws, number, "train", sites)
+def _close(ws: Workspace, number: int, sites: Collection[str], mode: str, called: datetime) -> Close:
+    _wait(ws, number, "train", sites, called)
     candidates = phases.admit(ws, number)
     out = {*candidates.missing, *(refusal.site for refusal in candidates.quarantined)}
     present = [site for site in sites if site not in out]
     if mode != "average":
-        _wait(ws, number, "rate", present)
+        _wait(ws, number, "rate", present, called)
     phases.merge(ws, number)
-    _wait(ws, number, "judge", present)
+    _wait(ws, number, "judge", present, called)
     return phases.close(ws, number)
 
 
@@ -114,7 +116,7 @@ def _call(number: int, sites: list[str], attempt: str) -> None:
 
 
 @task(name="wait", task_run_name="wait for sites to {phase}", cache_policy=NO_CACHE, persist_result=False)
-def _wait(ws: Workspace, number: int, phase: SitePhase, sites: Collection[str]) -> Outlook:
+def _wait(ws: Workspace, number: int, phase: SitePhase, sites: Collection[str], called: datetime) -> Outlook:
     shown = -SHOW_S
 
     def sleep(seconds: float) -> None:
@@ -124,7 +126,7 @@ def _wait(ws: Workspace, number: int, phase: SitePhase, sites: Collection[str]) 
             shown = time.monotonic()
         time.sleep(seconds)
 
-    outlook = await_sites(ws, number, phase, sites, sleep)
+    outlook = await_sites(ws, number, phase, sites, sleep, called)
     said = [f"{len(outlook.answered)} of {len(sites)} sites"]
     said += [f"no sign of life: {', '.join(outlook.dead)}"] * bool(outlook.dead)
     said += [f"too late: {', '.join(outlook.late)}"] * bool(outlook.late)

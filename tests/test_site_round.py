@@ -239,6 +239,16 @@ def test_who_comes_by_itself_has_its_absence_on_top_of_what_was_learned(ws: Work
     assert (until[SITE] - until[OTHERS[0]]).total_seconds() == pytest.approx(900, abs=60)
 
 
+def test_who_was_called_long_ago_and_never_came_is_not_awaited_from_anew(ws: Workspace) -> None:
+    open_round(ws, 1)
+    called = ws.store.now() - timedelta(seconds=GRACE_S + 5)
+
+    def nap(seconds: float) -> None:
+        pytest.fail(f"waits {seconds} s for the dead")
+
+    assert await_sites(ws, 1, "train", SITES, nap, called).dead == SITES
+
+
 def test_a_failed_round_that_the_hub_tries_again_has_not_failed(ws: Workspace) -> None:
     open_round(ws, 1)
     close_failed(ws, 1, RoundError(f"without: {', '.join(SITES)}"))
