@@ -138,7 +138,7 @@ def _draw_adaptation(axes: Axes, history: Sequence[RoundHistory], sites: Sequenc
     _style(axes, "Local adaptation, validation cases", "round", "Dice, mean of sites", rounds)
     told = [s for entry in history for e in entry.evaluations.values() for s in e.after.values()]
     some = any(summary.mean is not None for summary in told)
-    _say_if_empty(axes, some, "withheld: too few patients at every site" if told else "nothing yet")
+    _say_if_empty(axes, some, "withheld: too few\npatients at every site" if told else "nothing yet")
     if some:
         axes.legend(fontsize=7.5, frameon=False, loc="lower right", labelcolor=QUIET)
 
