@@ -27,7 +27,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import Artifact, FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort
 
 from infra.process import PID_FILE, stop, stop_all
@@ -41,7 +41,7 @@ SETTINGS = ("pretrain.steps=60", "training.steps=5")
 LAME = "riverside"
 
 WINDOW, PICTURE = {"width": 1600, "height": 1000}, (1280, 800)
-COLOURS = 96
+COLOURS = 128
 SETTLE_MS = 4000  # for what comes after the text: graphs, logs
 PATIENCE_S = 600.0
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
@@ -67,7 +67,9 @@ class Album:
         """Take a picture of what the window shows: scaled down, few colours, so that it is small."""
         self.page.wait_for_timeout(SETTLE_MS)
         shown = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-        small = shown.resize(PICTURE, Image.Resampling.LANCZOS).quantize(COLOURS, dither=Image.Dither.NONE)
+        small = shown.resize(PICTURE, Image.Resampling.LANCZOS).quantize(
+            COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )  # a small red mark keeps its red
         small.save(Path(__file__).with_name(f"{name}.png"), optimize=True)
 
 
@@ -109,10 +111,7 @@ def of_a_failure(album: Album, client: SyncPrefectClient) -> None:
     album.take("runs")
     album.open(f"runs/flow-run/{failed.id}", "Finished in state Failed")
     album.take("failed")
-    status = client.read_artifacts(
-        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["status-0001"])),
-        sort=ArtifactSort.CREATED_DESC,
-    )[0]
+    status = until(lambda: shown_status(client, f"for {LAME} to train"))
     album.open(f"artifacts/artifact/{status.id}", LAME)
     album.take("status")
     deployment = client.read_deployment_by_name(f"federated-round/{HUB}")
@@ -148,6 +147,15 @@ def run_in(client: SyncPrefectClient, name: str, states: tuple[StateType, ...]) 
     """A run by its name, if it is in one of these states."""
     found = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
     return next((run for run in found if run.state_type in states), None)
+
+
+def shown_status(client: SyncPrefectClient, sentence: str) -> Artifact | None:
+    """The newest status of round 1, once it says something."""
+    status = client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["status-0001"])),
+        sort=ArtifactSort.CREATED_DESC,
+    )[0]
+    return status if sentence in str(status.description) else None
 
 
 def until(found: Callable[[], T | None]) -> T:
