@@ -67,9 +67,10 @@ class Table:
             "# Chaos",
             "",
             "Written by `make chaos`. A federation of three hospitals with real store, Prefect server and workers, as",
-            "processes; beside it a twin that no fault reaches. Every round below ended as the twin's: outcome,",
-            "participants, receipts, merged step and rest bit for bit, and the hospitals' measurements. Nobody did",
-            "any work to the end twice, no run was left under way, nothing in the ledger changed that was written.",
+            "processes, adapters encrypted; beside it a twin that no fault reaches. Every round below ended as the",
+            "twin's: outcome, participants, receipts, merged step and rest bit for bit, and the hospitals'",
+            "measurements. Nobody did any work to the end twice, no run was left under",
+            "way, nothing in the ledger changed that was written.",
             "",
             f"**{len(faults)} faults in {struck} rounds** of {len(self.rounds)}, in {minutes:.0f} minutes. Retry was "
             f"pressed {presses} times. **Lost: {'; '.join(self.lost) or 'nothing'}**{self._refused()}.",
