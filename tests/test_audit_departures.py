@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from audit_files import logged_round
 from federation_files import SITES, NewRun
+from rich.console import Console
 from typer.testing import CliRunner
 
+from flows import audit_cli
 from flows.cli import app
 from tasks.audit.show import departures, read_entries, total_bytes
 from tasks.audit.source import Bucket
@@ -30,7 +32,7 @@ def test_everything_that_left_a_hospital_is_told_with_its_size(
         package = get_record(ws.store, update_key(site, 1), Update).adapter_bytes
         assert (there[adapter_key(site, 1)][0] > package) == (encrypt == "true")
         assert total_bytes(left) == sum(size for size, _ in there.values())
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(audit_cli, "console", Console(width=200))
     said = CliRunner().invoke(app, ["audit", "show", f"s3://{ws.store.bucket}", "--site", SITES[0]])
     expected = departures(entries, SITES[0])
     assert said.exit_code == 0, said.output
