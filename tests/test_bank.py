@@ -57,6 +57,16 @@ def played_late(ws: Workspace, number: int = 1) -> Workspace:
     return ws
 
 
+def test_a_hospital_that_was_away_for_three_rounds_comes_back_by_itself(start: NewRun) -> None:
+    ws = start(AVERAGE, "federation.rounds=5")
+    play_round(ws, 1)
+    away = [play_round(ws, number, IN_TIME) for number in (2, 3, 4)]
+    assert [close.missing for close in away] == [(LATE,)] * 3
+    back = play_round(ws, 5)
+    assert (back.degraded, back.missing) == (False, ())
+    assert set(back.participants) == {LATE, *IN_TIME}
+
+
 def admit(ws: Workspace, number: int, sites: tuple[str, ...] = IN_TIME) -> Candidates:
     """Admission of a round with fresh updates of these sites."""
     return admit_updates(trained(ws, number, sites), number)
