@@ -59,9 +59,10 @@ class Shelf:
 
     @cached_property
     def released(self) -> Released | None:
-        """What the clinical channel holds; None before the first release.
+        """The clinical channel, as a live machine's ledger tells it, or told it last where it does not answer.
 
-        A live machine asks the ledger, and where that does not answer uses what it was told last.
+        Returns:
+            What it holds; None before the first release.
 
         Raises:
             PassportError: what it was told last is damaged.
