@@ -64,7 +64,9 @@ def data_import(
     for patient, risks in sorted(done.risks.items()):
         for risk in risks:
             console.print(f"look at {patient}: {risk}", style="yellow", markup=False, soft_wrap=True)
-    console.print(f"{done.patients} patients in {out}; key and map stay at the site", soft_wrap=True)
+    console.print(
+        f"{done.patients} patients in {out}; key and map, in {done.private}, stay at the site", soft_wrap=True
+    )
 
 
 @data_app.command("describe")

@@ -114,5 +114,9 @@ def _limit(entry: dict[str, Any] | None) -> dict[str, Any]:
 
 def _schedule(entry: dict[str, Any]) -> DeploymentScheduleCreate:
     check_cron(entry["cron"])
-    when = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
+    try:
+        when = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
+    except ValueError as error:
+        mend = "write it without letters that only some programs know"
+        raise ConfigError(f"Prefect cannot read the schedule '{entry['cron']}'", "schedule", mend) from error
     return DeploymentScheduleCreate(schedule=when, active=entry["active"])

@@ -13,7 +13,7 @@ from model.errors import ConfigError, ServerError
 from tasks.files import json_bytes, write_atomic
 from tasks.homes import Home, Invitation, enter_home, read_credentials, read_home, write_credentials
 from tasks.identity import read_identity
-from tasks.join import is_accepted, note_told
+from tasks.join import is_accepted
 from tasks.key_offer import new_invitation
 from tasks.ledger import checked_name
 from tasks.roster import dismiss, end_key, invite, require_invited, revoke
@@ -120,7 +120,6 @@ def take_own_secret(folder: Path, invitation: Invitation) -> bool:
     if told.secret_key.get_secret_value() != invitation.secret_key:
         return True
     fresh = secrets.token_urlsafe(30)
-    note_told(folder, invitation.secret_key)
     write_credentials(folder, told.model_copy(update={"secret_key": SecretStr(fresh)}))
     try:
         change_secret(read_home(folder).s3_endpoint, S3User(told.access_key, invitation.secret_key), fresh)

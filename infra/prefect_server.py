@@ -55,7 +55,11 @@ def start_prefect(
         ServerError: port taken or not healthy within 300 s; with the end of the log.
     """
     folder = folder.absolute()
-    database = _database(folder, database_url)
+    known = _known_database(folder)
+    wanted = known if database_url is None else database_url
+    if wanted != known:
+        stop(folder / PID_FILE)
+    database = wanted or sqlite_url(folder / "home" / ".prefect" / "prefect.db")
     service = Service(
         name="Prefect",
         command=lambda at: _command(at, tls),
@@ -64,6 +68,8 @@ def start_prefect(
         patience_s=_PATIENCE_S,
     )
     child, at = serve(service, folder, port, keep)
+    if wanted != known:
+        write_atomic(folder / DATABASE_FILE, wanted.encode(), mode=0o600)  # a password may stand in it
     url = _url(at, tls)
     return PrefectServer(f"{url}/api", url, child.pid, folder / PID_FILE)
 
@@ -94,15 +100,10 @@ def prefect_environment(api_url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def _database(folder: Path, wanted: str | None) -> str:
-    """Where the server keeps its runs; the folder remembers it as it does the port."""
+def _known_database(folder: Path) -> str:
+    """The database that the folder remembers, as it does the port; empty for SQLite."""
     file = folder / DATABASE_FILE
-    known = file.read_text() if file.exists() else ""
-    if wanted is not None and wanted != known:
-        stop(folder / PID_FILE)
-        write_atomic(file, wanted.encode(), mode=0o600)  # a password may stand in it
-        known = wanted
-    return known or sqlite_url(folder / "home" / ".prefect" / "prefect.db")
+    return file.read_text() if file.exists() else ""
 
 
 def _settings(folder: Path, url: str, database: str) -> dict[str, str]:

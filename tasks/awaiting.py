@@ -80,8 +80,8 @@ def await_sites(
         phase: whose answers.
         sites: those that were asked.
         sleep: takes seconds.
-        called: when the sites were called for this round, by the store's clock, so that who was dead in an earlier
-            phase is not awaited again; None for now.
+        called: when the sites were called for this round, by the store's clock, so that who never came is
+            not awaited again in every phase; None for now.
 
     Returns:
         Who answered and who did not, and why.
@@ -94,14 +94,19 @@ def await_sites(
     until = {site: began + timedelta(seconds=s) for site, s in _deadlines(ws, plan, phase, sites).items()}
     put_record(ws.store, waiting_key(number), Waiting(round=number, phase=phase, until=until))
     while True:
-        outlook = ride_out(lambda: look(ws, number, phase, until, called or began), sleep)
+        outlook = ride_out(lambda: look(ws, number, phase, until, began, called), sleep)
         if not outlook.due:
             return outlook
         sleep(POLL_S)
 
 
 def look(
-    ws: Workspace, number: int, phase: SitePhase, until: Mapping[str, datetime], called: datetime
+    ws: Workspace,
+    number: int,
+    phase: SitePhase,
+    until: Mapping[str, datetime],
+    began: datetime,
+    called: datetime | None = None,
 ) -> Outlook:
     """How the sites stand now.
 
@@ -110,7 +115,8 @@ def look(
         number: of the round.
         phase: whose answers.
         until: site → deadline.
-        called: when the sites were called.
+        began: when the wait began.
+        called: when the sites were called; None for then.
 
     Returns:
         Every site of ``until`` under one heading.
@@ -124,7 +130,7 @@ def look(
         elif now > deadline:
             heading = "late"
         else:
-            heading = "dead" if _is_dead(ws, number, site, files, called, now) else "due"
+            heading = "dead" if _is_dead(ws, number, site, files, began, called, now) else "due"
         found[heading].append(site)
     return Outlook(**{heading: tuple(names) for heading, names in found.items()})
 
@@ -135,13 +141,19 @@ def is_silent(contact_s: float | None) -> bool:
 
 
 def _is_dead(
-    ws: Workspace, number: int, site: str, files: Mapping[str, datetime], called: datetime, now: datetime
+    ws: Workspace,
+    number: int,
+    site: str,
+    files: Mapping[str, datetime],
+    began: datetime,
+    called: datetime | None,
+    now: datetime,
 ) -> bool:
     sign = files.get("contact.json")
     if sign is None:
-        return age_s(called, now) > max(GRACE_S, absence_s(ws.store, site, now))
+        return age_s(called or began, now) > max(GRACE_S, absence_s(ws.store, site, now))
     contact = find_answer(ws.store, contact_key(site, number), Contact)
-    return age_s(max(sign, called), now) > patience_s(contact)
+    return age_s(max(sign, began), now) > patience_s(contact)  # after an outage its sign is old, and it lives
 
 
 def patience_s(contact: Contact | None) -> float:

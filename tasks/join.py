@@ -6,8 +6,8 @@ from pathlib import Path
 
 from model.errors import CohortError, StoreDeniedError
 from tasks.enrol import read_card
-from tasks.files import sha256_bytes, write_atomic
 from tasks.homes import (
+    CREDENTIALS_FILE,
     Credentials,
     Invitation,
     enter_home,
@@ -23,9 +23,6 @@ from tasks.small_cells import shareable
 from tasks.trust import pin_hub, refuse_other_hub
 from tasks.trusted_ca import keep_ca
 from tasks.workspace import Workspace
-
-TOLD_FILE = "invitation-used"
-"""In a hospital's folder: the hash of the secret that an invitation told and that does not hold any more."""
 
 
 def join(folder: Path, invitation: Invitation, data: Path, layout: str) -> Workspace:
@@ -71,34 +68,17 @@ def enter(folder: Path, invitation: Invitation) -> None:
         {"access_key": invitation.access_key, "secret_key": invitation.secret_key}
     )
     refuse_other_hub(folder, invitation.hub)
-    kept = read_credentials(folder) if was_told(folder, invitation.secret_key) else told
-    write_home(folder, invitation.home, kept, invitation.params)
+    held = read_credentials(folder) if (folder / CREDENTIALS_FILE).exists() else told
+    write_home(folder, invitation.home, held, invitation.params)
     pin_hub(folder, invitation.hub)
     if invitation.home.s3_endpoint.startswith("https://"):
         keep_ca(folder)
-    if kept != told and not is_accepted(folder):
+    if held != told and not is_accepted(folder):
         write_credentials(folder, told)
+        if not is_accepted(folder):  # a wrong clock, say: neither is known to have ended
+            write_credentials(folder, held)
     if have_identity(folder).public.sign == invitation.replaces:
         renew_identity(folder)
-
-
-def note_told(folder: Path, secret: str) -> None:
-    """Write down that a secret which an invitation told is about to be changed.
-
-    Args:
-        folder: the hospital's.
-        secret: as told; its hash is kept.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    write_atomic(folder / TOLD_FILE, sha256_bytes(secret.encode()).encode(), mode=0o600)
-
-
-def was_told(folder: Path, secret: str) -> bool:
-    """Whether :func:`note_told` has noted this secret in a hospital's folder."""
-    path = folder / TOLD_FILE
-    return path.exists() and path.read_bytes() == sha256_bytes(secret.encode()).encode()
 
 
 def is_accepted(folder: Path) -> bool:

@@ -19,10 +19,17 @@ Sha256 = str
 Dice = Annotated[float, Field(ge=0, le=1)]
 Gain = Annotated[float, Field(ge=-1, le=1)]
 StandardError = Annotated[float, Field(ge=0, le=1)]
-MOST = 1e6
-"""In any unit: no mean or spread that says something of patients is larger."""
-Mean = Annotated[float, Field(ge=-MOST, le=MOST)]
-Spread = Annotated[float, Field(ge=0, le=MOST)]
+MOST_EF = 100.0
+"""Size of an ejection fraction that says something, percent."""
+RANGES = {
+    "dice": (0.0, 1.0),
+    "hd95_mm": (0.0, 1000.0),
+    "ef_bias_percent": (-2 * MOST_EF, 2 * MOST_EF),
+    "ef_error_percent": (0.0, 2 * MOST_EF),
+}
+"""Between what a patient's value, and so every mean, lies."""
+ROUNDING = 0.02
+"""What rounding may have done to two standard deviations and that of their difference."""
 Aspect = Literal["mean", "RV", "MYO", "LV"]
 Note = Literal["spacing", "intensity", "vendor", "labels", "case"]
 Outcome = Literal["accepted", "stepped_back", "rejected", "failed"]
@@ -381,12 +388,24 @@ class PairedCell(Record):
     structure: Literal["RV", "MYO", "LV"]
     metric: Literal["dice", "hd95_mm", "ef_bias_percent", "ef_error_percent"]
     patients: int = Field(ge=1, description="with a value under both models")
-    left_out: int | None = Field(ge=0, description="without one; None where these are few")
-    released: Mean = Field(description="over patients")
-    candidate: Mean
-    released_sd: Spread = Field(description="over patients; 0 of one")
-    candidate_sd: Spread
-    difference_sd: Spread = Field(description="of candidate − released")
+    left_out: int = Field(ge=0, description="without one")
+    released: float = Field(description="mean over patients")
+    candidate: float
+    released_sd: float = Field(ge=0, description="over patients; 0 of one")
+    candidate_sd: float = Field(ge=0)
+    difference_sd: float = Field(ge=0, description="of candidate − released")
+
+    @model_validator(mode="after")
+    def _possible(self) -> PairedCell:
+        low, high = RANGES[self.metric]
+        sds = self.released_sd, self.candidate_sd
+        if not all(low <= mean <= high for mean in (self.released, self.candidate)):
+            raise ValueError(f"a mean of {self.metric} is outside {low:g} to {high:g}")
+        if not all(sd <= high - low for sd in sds):
+            raise ValueError(f"{self.metric} cannot spread so far")
+        if not abs(sds[0] - sds[1]) - ROUNDING <= self.difference_sd <= sum(sds) + ROUNDING:
+            raise ValueError(f"the spreads of {self.metric} contradict each other")
+        return self
 
     @property
     def place(self) -> tuple[str, str, str, str]:

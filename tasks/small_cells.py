@@ -14,7 +14,8 @@ RANGE_DIGITS = 2
 def kept_cells(counts: Mapping[str, int], fewest: int) -> dict[str, int]:
     """The cells of a table of patients that others may see.
 
-    Were a single cell left out, it would follow from the total; the smallest of the others goes with it.
+    What is left out follows from the total as a sum; so the smallest of the others goes with it, until that sum is of
+    enough patients.
 
     Args:
         counts: patients by cell.
@@ -23,9 +24,8 @@ def kept_cells(counts: Mapping[str, int], fewest: int) -> dict[str, int]:
     Returns:
         The cells that may be seen, with their counts.
     """
-    small = [cell for cell, n in counts.items() if 0 < n < fewest]
-    kept = {cell: n for cell, n in counts.items() if cell not in small}
-    if len(small) == 1 and any(kept.values()):
+    kept = {cell: n for cell, n in counts.items() if not 0 < n < fewest}
+    while 0 < sum(counts.values()) - sum(kept.values()) < fewest and any(kept.values()):
         del kept[min((cell for cell in kept if kept[cell]), key=lambda cell: (kept[cell], cell))]
     return kept
 

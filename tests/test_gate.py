@@ -226,8 +226,9 @@ def test_undefined_values_of_a_few_are_neither_told_nor_to_be_reckoned() -> None
     of_site.loc[lost, "hd95_mm"] = np.nan
     cells = {c.place: c for c in paired_cells(of_site, 5, 4)}
     assert ("group", "NOR", "RV", "hd95_mm") not in cells and ("group", "HCM", "RV", "hd95_mm") not in cells
-    whole = cells["structure", "all patients", "RV", "hd95_mm"]
-    assert (whole.patients, whole.left_out) == (10, None)
+    assert ("structure", "all patients", "RV", "hd95_mm") not in cells, (
+        "with another round's it would tell of two"
+    )
     assert cells["structure", "all patients", "RV", "dice"].left_out == 0
 
 

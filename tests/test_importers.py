@@ -344,6 +344,27 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
 
 
+def test_another_sites_import_and_a_file_are_not_overwritten(tmp_path: Path) -> None:
+    import_site(importer_of("mnms"), MAKE["mnms"](tmp_path / "in"), "first", tmp_path / "out")
+    with pytest.raises(ConfigError, match="the import of site 'first', this is 'second'"):
+        import_site(importer_of("mnms"), tmp_path / "in", "second", tmp_path / "out")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="it is a file"):
+        import_site(importer_of("mnms"), tmp_path / "in", "first", tmp_path / "file")
+
+
+def test_key_and_map_do_not_go_into_the_copy(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="key and map would lie in the copy"):
+        import_site(importer_of("mnms"), MAKE["mnms"](tmp_path / "in"), "first", out, out / "private")
+    assert not out.exists()
+
+
+def test_a_folder_without_an_import_is_not_described(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match=r"no cases\.csv"):
+        describe(tmp_path)
+
+
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     source = MAKE["mnms"](tmp_path / "in")
     bring_in("mnms", source, tmp_path / "out")

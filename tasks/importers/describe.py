@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.errors import CohortError
 from model.labels import STRUCTURES, UNKNOWN
 from model.volumes import volume_ml
 from tasks.cases import CASES_FILE, Volume, labels_named, read_volume
@@ -26,10 +27,16 @@ def describe(root: Path) -> str:
         are annotated.
 
     Raises:
+        CohortError: there is no import.
         DataError: a table or file cannot be read.
     """
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    for table in sorted(root.rglob(CASES_FILE)):
+    tables = sorted(root.rglob(CASES_FILE))
+    if not tables:
+        raise CohortError(
+            f"no {CASES_FILE} found", str(root), "give a folder that `cardiofed data import` has written"
+        )
+    for table in tables:
         for line in read_table(table):
             image, mask = (
                 read_volume(table.parent / line[kind], kind == "mask") for kind in ("image", "mask")

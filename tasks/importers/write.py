@@ -40,11 +40,13 @@ class Imported:
         patients: how many.
         rows: of the case table.
         risks: id → what may identify the patient still, or was hidden in the files.
+        private: where key and map of the pseudonyms stay.
     """
 
     patients: int
     rows: tuple[Line, ...]
     risks: dict[str, tuple[str, ...]]
+    private: Path
 
 
 def import_site(
@@ -61,7 +63,7 @@ def import_site(
         importer: of the archive's kind.
         source: the archive; it is read and stays as it is.
         site: name for the table.
-        out: new folder, or one that an import has written, which is replaced.
+        out: new folder, or one that an import of this site has written, which is replaced.
         private: where key and map stay, 0600; ``<out>-private`` when left out.
         tell: hears a line per patient.
 
@@ -71,11 +73,13 @@ def import_site(
     Raises:
         DataError: of the kind of the fault; several in one error, a line each.
         KeyFileError: the site's key is open to others or damaged.
-        ConfigError: ``out`` holds something else.
+        ConfigError: ``out`` holds something else or another site's import, or ``private`` lies in it.
         DiskError: a file could not be written.
     """
     site, private = safe_name(site), private or out.with_name(f"{out.name}-{PRIVATE}")
-    _refuse_foreign(out)
+    _refuse_foreign(out, site)
+    if private.resolve().is_relative_to(out.resolve()):
+        raise ConfigError("key and map would lie in the copy", str(private), "name a folder outside it")
     found = importer(source)
     if not found:
         raise CohortError("no patient found", str(source), "check the folder and the kind of archive")
@@ -103,7 +107,7 @@ def import_site(
         _write_table(fresh / CASES_FILE, rows)
         keep_map(private, {ids[each.name]: (each.name, each.where) for each in found})
         _put_in_place(fresh, out)
-    return Imported(len(found), tuple(rows), risks)
+    return Imported(len(found), tuple(rows), risks, private)
 
 
 def nifti_bytes(values: NDArray[Any], affine: NDArray[Any]) -> bytes:
@@ -166,17 +170,23 @@ def _faults(folder: Path, study: Study, found: Found) -> list[DataError]:
     ]
 
 
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and any(out.iterdir()) and not _is_import(out):
-        raise ConfigError("the folder holds something else", str(out), "name a new folder for the import")
-
-
-def _is_import(out: Path) -> bool:
+def _refuse_foreign(out: Path, site: str) -> None:
+    mend = "name a new folder for the import"
+    if out.exists() and not out.is_dir():
+        raise ConfigError("it is a file", str(out), mend)
+    if not out.exists() or not any(out.iterdir()):
+        return
     try:
         with (out / CASES_FILE).open(newline="", encoding="utf-8") as file:
-            return tuple(next(csv.reader(file), ())) == COLUMNS
+            table = csv.DictReader(file)
+            sites = {line["site"] for line in table} if tuple(table.fieldnames or ()) == COLUMNS else None
     except OSError:
-        return False
+        sites = None
+    if sites is None:
+        raise ConfigError("the folder holds something else", str(out), mend)
+    if sites - {site}:
+        said = f"the folder holds the import of site '{min(sites)}', this is '{site}'"
+        raise ConfigError(said, str(out), mend)
 
 
 def _write_table(path: Path, rows: list[Line]) -> None:

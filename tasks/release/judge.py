@@ -63,7 +63,7 @@ def _finding(place: tuple[str, str, str, str], cells: list[PairedCell], fewest: 
         structure=structure,
         metric=metric,
         patients=pairs.n,
-        left_out=None if not left_out or None in left_out else sum(n for n in left_out if n),
+        left_out=sum(left_out) if left_out else None,
         released=released,
         candidate=candidate,
         difference=_or_none(found.difference),

@@ -10,7 +10,7 @@ from model.gate import Goal, Pairs, pairs_of
 from model.labels import STRUCTURES
 from tasks.clinical.agree import QUANTITIES, patient_table
 from tasks.clinical.strata import members_of
-from tasks.records import MOST, PairedCell
+from tasks.records import MOST_EF, PairedCell
 from tasks.small_cells import kept_cells
 
 CANDIDATE, RELEASED = "candidate", "released"
@@ -34,8 +34,9 @@ def paired_cells(cases: pd.DataFrame, fewest: int = 1, digits: int = EXACT) -> t
     Args:
         cases: a row per model (``candidate`` and ``released``), patient, phase and structure, as
             :func:`tasks.evaluate.evaluate_cases` returns it with model, owner and site.
-        fewest: patients that a cell must have; a single cell below takes the smallest other stratum of its kind with
-            it, since it would follow from the total (:func:`tasks.small_cells.kept_cells`).
+        fewest: patients that a cell must have; what would follow from the total goes with it
+            (:func:`tasks.small_cells.kept_cells`), and so does a cell that lacks so few patients of its stratum, who
+            could be told from another round's.
         digits: decimals.
 
     Returns:
@@ -70,17 +71,17 @@ def _cells(
     defined = {stratum: rows.dropna() for stratum, rows in own.items()}
     for stratum in kept_cells({stratum: len(rows) for stratum, rows in defined.items()}, fewest):
         rows, lacking = defined[stratum], len(own[stratum]) - len(defined[stratum])
+        if rows.empty or 0 < lacking < fewest:
+            continue
         pairs = pairs_of(rows[CANDIDATE].to_numpy(float), rows[RELEASED].to_numpy(float))
         numbers = {name: round(value, digits) for name, value in vars(pairs).items() if name != "n"}
-        if not all(abs(value) <= MOST for value in numbers.values()):  # nobody there, or an EF of an empty ED
-            continue
         yield PairedCell(
             kind=kind,
             stratum=stratum,
             structure=structure,
             metric=metric,
             patients=pairs.n,
-            left_out=None if 0 < lacking < fewest else lacking,
+            left_out=lacking,
             **numbers,
         )
 
@@ -92,12 +93,16 @@ def _members(cases: pd.DataFrame, kind: str) -> dict[str, pd.Index]:
 
 
 def _values(cases: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
-    """(structure, metric) → candidate and released by patient; what one model leaves undefined is in neither."""
+    """(structure, metric) → candidate and released by patient; what one model leaves undefined is in neither.
+
+    So is an EF below −100 %, of a cavity that the model has hardly drawn at ED: one would outweigh all patients.
+    """
     patients, values = patient_table(cases), {}
     for structure, metric in PLACES:
         if metric in (EF_BIAS, EF_ERROR):
             (ef,) = (q for q in QUANTITIES if q.key == f"{structure.lower()}_ef_percent")
-            error = patients[ef.predicted] - patients[ef.reference]
+            predicted = patients[ef.predicted].where(patients[ef.predicted].abs() <= MOST_EF)
+            error = predicted - patients[ef.reference]
             signed = patients.assign(error=error.abs() if metric == EF_ERROR else error)
             values[structure, metric] = _side_by_side(signed, ["patient"], "error")
         else:
