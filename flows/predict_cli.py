@@ -76,7 +76,8 @@ def site_compare(
     shelf = shelf_of(runs, run, home, site)
     found = compare_models(shelf, number)
     _show_comparison(found)
-    console.print(f"Choose with: cardiofed site use {'|'.join(found.models)}", soft_wrap=True)
+    where = "" if shelf.live else f" --run {run} --site {shelf.site}"
+    console.print(f"Choose with: cardiofed site use {'|'.join(found.models)}{where}", soft_wrap=True)
     choice = choice_in_force(shelf)
     none = f"none is chosen: predict uses the global model{_of_round(found.round, _channel(shelf))}"
     console.print(_said(choice) if choice else none, soft_wrap=True)

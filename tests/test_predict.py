@@ -69,6 +69,7 @@ def test_numbers_stand_in_json_and_csv_and_follow_from_the_masks(tmp_path: Path)
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     (line,) = csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines())
     assert written == result.model_dump(mode="json")
+    assert written["input"]["spacing_mm"] == [1.6, 1.5, 8.0], "x, y, z, as the shape"
     masks = np.asarray(nib.load(tmp_path / "out" / "mask.nii.gz").dataobj)
     function = heart_function(masks[..., 0], masks[..., 2], SPACING_MM)
     assert (

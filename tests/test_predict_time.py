@@ -55,5 +55,6 @@ def test_a_cine_of_30_phases_takes_less_than_a_minute_on_two_cores(tmp_path: Pat
     print(f"{took_s:.1f} s by the clock, {used_s:.1f} s of {len(CORES)} cores")
     written = json.loads((out / "results.json").read_text())
     assert written["input"]["shape"] == [*SHAPE_XYZ, PHASES]
+    assert written["input"]["spacing_mm"] == list(SPACING_MM)
     assert not any("models_disagree" in said for said in written["not_checked"])
     assert took_s < BOUND_S

@@ -36,8 +36,8 @@ class InputResult(_Part):
 
     kind: str
     sha256: str
-    shape: tuple[int, ...]
-    spacing_mm: tuple[float, float, float] = Field(description="z, y, x")
+    shape: tuple[int, ...] = Field(description="x, y, z, and phases where there are several")
+    spacing_mm: tuple[float, float, float] = Field(description="x, y, z")
     phases: int
 
 

@@ -177,7 +177,7 @@ def _result(
             kind=study.kind,
             sha256=study.sha256,
             shape=study.shape,
-            spacing_mm=(z, y, x),
+            spacing_mm=(x, y, z),
             phases=len(study.values),
         ),
         model=ModelResult(
